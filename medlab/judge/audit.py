@@ -167,22 +167,20 @@ def fit_scope(evidence: Evidence) -> Finding:
     )  # fmt: skip
 
 # %% ../../nbs/2_judge/70_audit.ipynb #cell-020
-def too_good(predictions: pd.DataFrame, study: Study, oracle: str = "oracle") -> Finding:
+def too_good(predictions: pd.DataFrame, study: Study, oracle: str = "oracle", alarm: float = 3.0) -> Finding:
     "Is the model better than the best that is possible?"
     bad, text = None, "real data: no oracle is known"
     rows = paired(predictions, "test")
     if oracle in rows:
-        gain = (
-            ((rows[oracle] - rows["y"]).abs() - (rows[study.primary] - rows["y"]).abs())
-            .groupby(rows["subject"], observed=True)
-            .mean()
-        )
-        error = (rows[oracle] - rows["y"]).abs().mean(), (rows[study.primary] - rows["y"]).abs().mean()
-        margin = 2 * gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else np.inf
-        bad = bool(gain.mean() > margin)
-        text = (
-            f"mean absolute error {error[1]:.2f} against {error[0]:.2f} of the oracle, {len(gain)} subjects"
-        )
+        error = pd.DataFrame({name: (rows[name] - rows["y"]).abs() for name in (oracle, study.primary)})
+        error["gain"] = error[oracle] - error[study.primary]
+        mean = error.groupby([rows["target"], rows["horizon"], rows["subject"]], observed=True)["gain"].mean()
+        cell = mean.groupby(level=[0, 1], observed=True).agg(["mean", "std", "size"])
+        score = cell["mean"] / (cell["std"] / np.sqrt(cell["size"])).where(cell["size"] > 1)
+        bad = bool((score > alarm).any())
+        closest = score.fillna(-np.inf).idxmax()
+        text = f"mean absolute error {error[study.primary].mean():.2f} against {error[oracle].mean():.2f} of the oracle"
+        text += f"; closest at horizon {closest[1]:g}: {score[closest]:+.1f} standard errors (alarm above {alarm:g}), {rows['subject'].nunique()} subjects"
     return _finding(
         "too_good", "Is the model better than the best that is possible?", bad, "error",
         "any: the sign of a leak that no other check has named", text, "Find the leak before you believe the score.",

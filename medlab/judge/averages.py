@@ -71,9 +71,9 @@ def bias(
                 "p_adjusted": max(one["p"], flipped[1]),
                 "adjustment": "patient sign-flip max-T over targets and horizons",
             }
-    naive = ttest_1samp(r, 0) if len(r) > 1 and np.ptp(r) > 0 else None
-    if naive is None:
+    if not cell.varies:
         return [by_t, by_flip]
+    naive = ttest_1samp(r, 0)
     low, high = naive.confidence_interval(cell.level)
     rows = Result(
         r.mean(), low, high, r.std(ddof=1) / np.sqrt(len(r)), naive.statistic, naive.df, naive.pvalue
@@ -139,8 +139,8 @@ def _share(cell, test, family, hits, null, limit, offset, about, finding, ends, 
 def usable(cell: Cell) -> list[dict]:
     "R4: share of single predictions within the target's tolerance, each patient alike."
     target, limit = cell.target, CONVENTIONS["within tolerance"]
-    parts = [f"{target.tolerance_absolute:g} {target.unit}"] * (target.tolerance_absolute > 0)
-    parts += [f"{100 * target.tolerance_relative:g} %"] * (target.tolerance_relative > 0)
+    parts = [f"{target.tolerance_absolute:g} {target.unit}"] if target.tolerance_absolute > 0 else []
+    parts += [f"{100 * target.tolerance_relative:g} %"] if target.tolerance_relative > 0 else []
     wanted = f"; at least {limit.tolerance:g} % are asked for by convention"
     cited = Limit(
         limit.tolerance,
@@ -232,7 +232,7 @@ def skill(cell: Cell) -> list[dict]:
         "finding": finding,
         "ends": {
             "ok": f"{inside}; it beats '{name}'",
-            "concern": f"{inside}; '{name}' does better",
+            "concern": f"{inside}; it does not beat '{name}'",
             "unclear": f"{inside}; whether it beats '{name}' stays open",
         },
     }
@@ -243,7 +243,7 @@ def skill(cell: Cell) -> list[dict]:
         row(cell, "skill", "skill", by_t, **shared, method="t-test on patients' mean loss differences", function="medlab.judge.engines.mean_test"),
         row(cell, "skill_sign_flip", "skill", by_flip, **shared, method="sign-flip of patients' mean loss differences", function="medlab.judge.engines.sign_flip"),
     ]  # fmt: skip
-    if len(own) > 1 and np.ptp(own - other) > 0:
+    if len(own) > 1 and np.ptp(own - other) > 0 and other.any():
         naive = ttest_rel(own, other)
         value = 1 - own.mean() / other.mean()
         of_rows = Result(value, np.nan, np.nan, np.nan, naive.statistic, naive.df, naive.pvalue)

@@ -40,7 +40,7 @@ def mean_test(
     if n < 2:
         return NOTHING if n == 0 else Result(float(means[0]), *[np.nan] * 6)
     mean, se = means.mean(), means.std(ddof=1) / np.sqrt(n)
-    if se <= 1e-14 * np.abs(means).max():
+    if se <= 1e-12 * np.abs(means).max():
         p = float(np.isclose(mean, null, rtol=1e-12, atol=1e-300))
         return Result(mean, mean, mean, 0.0, np.nan, n - 1, p)
     t = (mean - null) / se

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..core.seeds import stream
 from .bootstrap import bootstrap_sums, subject_sums
-from .engines import NOTHING, Result, cluster_regression, mean_test
-from .verdicts import CONVENTIONS, MINIMUM_PATIENTS, Cell, interval_text, number, row
+from .engines import NOTHING, Result, cluster_regression, mean_test, minimum_detectable
+from .verdicts import CONVENTIONS, MINIMUM_PATIENTS, TIME_UNITS, Cell, interval_text, number, row
 
 # %% ../../nbs/2_judge/58_patterns.ipynb #cell-005
 def spread(cell: Cell) -> list[dict]:
@@ -47,7 +47,7 @@ def spread(cell: Cell) -> list[dict]:
     z = (x - x.mean()) / x.std()
     design = np.column_stack([np.ones(len(z)), z])
     left = r - design @ np.linalg.lstsq(design, r, rcond=None)[0]
-    if left.std() <= 1e-9 * np.abs(x).max():
+    if not cell.varies or left.std() <= 1e-9 * np.abs(x).max():
         return cannot("the errors do not vary")
     low_end, high_end = np.quantile(x, [0.2, 0.8])
     fifths = [x <= low_end, x >= high_end]
@@ -76,7 +76,7 @@ def spread(cell: Cell) -> list[dict]:
         cell, "spread", "spread", found, (value, low, high, "ratio"), limit, np.abs(left), about,
         finding + interval_text(cell, low, high, 2), ends, **common,
     )  # fmt: skip
-    ours["minimum_detectable_effect"] = _smallest_ratio(drawn.se, slope.df, cell.level)
+    ours["minimum_detectable_effect"] = np.exp(minimum_detectable(drawn.se, slope.df, cell.level))  # a ratio
     from statsmodels.stats.diagnostic import het_breuschpagan
 
     statistic, p, _, _ = het_breuschpagan(r, design)
@@ -86,13 +86,6 @@ def spread(cell: Cell) -> list[dict]:
         "Breusch-Pagan test (Koenker's form)", "statsmodels.stats.diagnostic.het_breuschpagan", assumes_independence=True,
     )  # fmt: skip
     return [ours, classic]
-
-
-def _smallest_ratio(se: float, df: float, level: float) -> float:
-    "The smallest ratio above 1 that this many patients would reveal, from the standard error of its logarithm."
-    from medlab.judge.engines import minimum_detectable
-
-    return float(np.exp(minimum_detectable(se, df, level)))
 
 # %% ../../nbs/2_judge/58_patterns.ipynb #cell-014
 def lag_pairs(
@@ -126,7 +119,10 @@ def lag_pairs(
     return np.stack([*at_lag, every[0] - near[0], every[1] - near[1]], axis=1)
 
 # %% ../../nbs/2_judge/58_patterns.ipynb #cell-017
-def _first_lag(cell: Cell) -> int | None:
+def _first_lag(
+    cell: Cell,
+    apart: int,  # the horizon, in milliseconds
+) -> int | None:
     "The smallest multiple of the usual step between rows that is at least one horizon, in milliseconds."
     order = np.lexsort((cell.time, cell.subject))
     gap, same = np.diff(cell.time[order]), np.diff(cell.subject[order]) == 0
@@ -135,58 +131,50 @@ def _first_lag(cell: Cell) -> int | None:
         return None
     steps, often = np.unique(gap, return_counts=True)
     step = int(steps[often.argmax()])
-    return max(1, -(-cell.lag // step)) * step
+    return max(1, -(-apart // step)) * step
 
 
 def memory(cell: Cell) -> list[dict]:
     "R7: are errors one and two horizons apart correlated within patients? Variogram, t-test over patients."
-    rows = []
-    limit, r = CONVENTIONS["memory"], cell.residual
-    about = "whether errors foretell later ones"
-    common = {
-        "method": "variogram within patients, t-test over patients",
-        "function": "medlab.judge.patterns.lag_pairs",
-    }
-    lag = None if cell.time is None or cell.lag is None else _first_lag(cell)
+    rows, limit, r = [], CONVENTIONS["memory"], cell.residual
+    _, milliseconds = TIME_UNITS.get(cell.study.horizon_unit, ("", 0))
+    apart = round(cell.horizon * milliseconds)
+    known = cell.time is not None and milliseconds > 0
+    lag = _first_lag(cell, apart) if known else None
     for test, factor in (("memory", 1), ("memory_later", 2)):
-        reason = (
-            "the unit of time is unknown"
-            if cell.time is None or cell.lag is None
-            else "no patient has two rows"
-        )
-        found, effect, z = NOTHING, (np.nan, np.nan, np.nan, "correlation"), None
-        if lag is not None and np.ptp(r) > 0:
-            sums = lag_pairs(r, cell.subject, cell.time, factor * lag, cell.lag)
+        found, effect, finding, ends = NOTHING, (np.nan, np.nan, np.nan, "correlation"), "", {}
+        reason = "no patient has two rows" if known else "the unit of time is unknown"
+        if lag and not cell.varies:
+            reason = "the errors do not vary"
+        elif lag:
+            sums = lag_pairs(r, cell.subject, cell.time, factor * lag, apart)
             sums = sums[(sums[:, 0] > 0) & (sums[:, 2] > 0)]
             expected = sums[:, 0] * sums[:, 3] / sums[:, 2]  # half squared differences, were there no memory
             z = np.stack([expected - sums[:, 1], expected], axis=1)
             reason = f"only {len(z)} of them have pairs of rows so far apart"
-        elif lag is not None:
-            reason = "the errors do not vary"
-        finding, ends = "", {}
-        if z is not None and len(z) >= MINIMUM_PATIENTS and z[:, 1].sum() > 0:
-            rng = stream(cell.seed, test, cell.target.name, cell.horizon)
-            drawn = bootstrap_sums(lambda s: s[..., 0] / s[..., 1], z, rng, cell.n_resamples, cell.level)
-            score = mean_test(z[:, 0], 0.0, cell.level)
-            found = Result(drawn.value, drawn.low, drawn.high, drawn.se, score.statistic, score.df, score.p)
-            effect = (drawn.value, drawn.low, drawn.high, "correlation")
-            seconds = factor * lag / 1000
-            gap = next(
-                f"{seconds / n:g} {w}"
-                for n, w in ((86400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"), (1e-3, "ms"))
-                if seconds % n == 0
-            )
-            finding = f"An error{cell.ahead} is correlated {number(drawn.value, 2)} with the error of the forecast made {gap} later"
-            finding += interval_text(cell, drawn.low, drawn.high, 2)
-            ends = {
-                "ok": "; the model uses what its own errors could tell it",
-                "concern": "; its own errors hold information that it does not use",
-                "unclear": "; whether its errors hold unused information stays open",
-            }
+            if len(z) >= MINIMUM_PATIENTS and z[:, 1].sum() > 0:
+                rng = stream(cell.seed, test, cell.target.name, cell.horizon)
+                drawn = bootstrap_sums(lambda s: s[..., 0] / s[..., 1], z, rng, cell.n_resamples, cell.level)
+                score = mean_test(z[:, 0], 0.0, cell.level)
+                found = Result(
+                    drawn.value, drawn.low, drawn.high, drawn.se, score.statistic, score.df, score.p
+                )
+                effect = (drawn.value, drawn.low, drawn.high, "correlation")
+                gap = cell.duration(factor * lag / milliseconds)
+                finding = f"Errors{cell.ahead} of predictions made {gap} apart are correlated {number(drawn.value, 2)}"
+                finding += interval_text(cell, drawn.low, drawn.high, 2)
+                ends = {
+                    "ok": "; past errors say little about later ones",
+                    "concern": "; past errors hold information that the model does not use",
+                    "unclear": "; whether past errors hold unused information stays open",
+                }
         rows.append(
-            row(cell, test, "memory", found, effect, limit, r, about, finding, ends, **common, reason=reason)
-        )
-    if len(r) > 20 and np.ptp(r) > 0:
+            row(
+                cell, test, "memory", found, effect, limit, r, "whether errors foretell later ones", finding, ends,
+                "variogram within patients, t-test over patients", "medlab.judge.patterns.lag_pairs", reason=reason,
+            )
+        )  # fmt: skip
+    if len(r) > 20 and cell.varies:
         from statsmodels.stats.diagnostic import acorr_ljungbox
 
         box = acorr_ljungbox(r, lags=[10]).iloc[0]
@@ -194,7 +182,7 @@ def memory(cell: Cell) -> list[dict]:
         naive = Result(first, np.nan, np.nan, np.nan, box["lb_stat"], 10.0, box["lb_pvalue"])
         rows.append(
             row(
-                cell, "memory_rows", "memory", naive, (first, np.nan, np.nan, "correlation"), limit, r, about, "", {},
+                cell, "memory_rows", "memory", naive, (first, np.nan, np.nan, "correlation"), limit, r, "", "", {},
                 "Ljung-Box test of the stacked rows at lags 1 to 10", "statsmodels.stats.diagnostic.acorr_ljungbox",
                 assumes_independence=True,
             )

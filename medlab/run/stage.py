@@ -148,7 +148,7 @@ def _failure(name: str, notebook: Path, kept: Path, error) -> str:
     trace = "\n".join("    " + line for line in "\n".join(own).splitlines()[-14:])
     return (
         f"\n{name} failed\n  notebook: {notebook.relative_to(root())}\n  cell: {error.exec_count} of the notebook, which reads\n{source}\n"
-        f"  where:\n{trace}\n  error: {error.ename}: {error.evalue}\n"
+        f"  where:\n{trace}\n  error: {error.ename}: {error.evalue[:1500]}\n"
         f"  the notebook as far as it got: {kept.relative_to(root())}\n"
     )
 

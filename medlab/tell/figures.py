@@ -54,7 +54,7 @@ def error_by_horizon(
     models = cast(rows["model"], study)
     lines = {model: rows[rows["model"] == model].sort_values("horizon") for model, _ in models}
     first = lines[study.primary if study.primary in lines else models[0][0]]
-    figure, axes = canvas(3.2)
+    figure, axes = canvas(3.0)
     for rank, (model, style) in reversed(list(enumerate(models))):
         line = lines[model]
         axes.plot(line["horizon"], line["value"], zorder=5 - rank * 0.1, **style)
@@ -64,7 +64,7 @@ def error_by_horizon(
             )
     top = max(line[["value", "high"]].max().max() for line in lines.values())
     ends = [lines[model]["value"].iloc[-1] for model, _ in models]
-    for (model, style), y in zip(models, _spread(ends, top * 0.062), strict=True):
+    for (model, style), y in zip(models, _spread(ends, top * 0.075), strict=True):
         axes.annotate(
             called(model, study),
             (lines[model]["horizon"].iloc[-1], y),
@@ -212,7 +212,7 @@ def by_patient(
     wide = wide.sort_values(study.primary, ascending=False, kind="stable")
     own, n, many = wide[study.primary], len(wide), len(wide) > 40
     unit, decimals = study.targets[0].unit, study.targets[0].decimals + 1
-    figure, axes = canvas(4.2 if many else 0.9 + 0.155 * n)
+    figure, axes = canvas(4.2 if many else 0.9 + 0.15 * n)
     y = np.arange(n)
     if study.reference in wide:
         versus, style = wide[study.reference], ROLES[1]
@@ -239,7 +239,7 @@ def by_patient(
     )
     axes.set(ylim=(n - 0.4, -0.6), yticks=[] if many else y, xlim=(0, None))
     if not many:
-        axes.set_yticklabels(wide.index, fontsize=7)
+        axes.set_yticklabels(wide.index, fontsize=7.5)
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", visible=True)
     axes.set_xlabel(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SYMBOLS', 'WORDS', 'LIMIT', 'Notice', 'Verdict', 'Card', 'Numbers', 'Figure', 'Details', 'Section', 'Page', 'figure',
-           'badge', 'render']
+           'Badge', 'render']
 
 # %% ../../nbs/4_tell/30_page.ipynb #cell-002
 import re
@@ -130,14 +130,19 @@ def figure(
     return Figure(key, Markup(to_svg(drawn.figure, key, drawn.alt)), drawn.caption, numbers)
 
 
-def badge(
-    status: str,  # "ok", "unclear", "concern" or "none"
-    language: str = "en",
-    word: str = "",  # another word than the status's own, e.g. "passed"
-) -> Markup:  # for a table's cell
-    "A status as sign and word, for tables."
-    word = word or WORDS[language][status]
-    return Markup('<span class="status {}">{}&nbsp;{}</span>').format(status, SYMBOLS[status], word)
+@dataclass(frozen=True)
+class Badge:
+    "A status as sign and word, for a table's cell."
+
+    status: str  # "ok", "unclear", "concern" or "none"
+    word: str = ""  # another word than the status's own, e.g. "passed"
+    language: str = "en"
+
+    def __html__(self) -> str:
+        word = self.word or WORDS[self.language][self.status]
+        return Markup('<span class="status {}">{}&nbsp;{}</span>').format(
+            self.status, SYMBOLS[self.status], word
+        )
 
 # %% ../../nbs/4_tell/30_page.ipynb #cell-010
 LIMIT = 2_000_000  # bytes

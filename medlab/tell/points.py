@@ -52,7 +52,7 @@ def agreement(
     error, mean = (rows["yhat"] - rows["y"]).to_numpy(), (rows["yhat"] + rows["y"]).to_numpy() / 2
     low, high = np.quantile(error, [0.025, 0.975])
     reach = 1.1 * np.quantile(np.abs(error), 0.999)
-    figure, axes = canvas(3.3)
+    figure, axes = canvas(3.1)
     left, right = np.quantile(mean, [0.0005, 0.9995])
     _marks(axes, mean, error, (left, right, -reach, reach), rows=20)
     axes.axhline(0, color=INK, linewidth=0.8)
@@ -121,7 +121,7 @@ def on_grid(
 ) -> Drawn:  # figure, caption, description, numbers
     "Predictions on a grid of clinical consequence, and how many are in each zone."
     about, horizon = study.target(str(rows["target"].iloc[0])), float(rows["horizon"].iloc[0])
-    figure, axes = canvas(5.2)
+    figure, axes = canvas(4.9)
     _marks(axes, rows["y"].to_numpy(), rows["yhat"].to_numpy(), (0, limit, 0, limit))
     for line in lines:
         axes.plot(*np.asarray(line).T, color=MUTED, linewidth=0.9)
@@ -159,7 +159,7 @@ def trace(
     hours = (hours.dt.total_seconds() if hasattr(hours, "dt") else hours).to_numpy(float) / 3600
     step = np.median(np.diff(hours)) if len(hours) > 1 else 1.0
     rows = rows.assign(hours=hours, pause=np.cumsum(np.diff(hours, prepend=hours[0]) > 2.5 * step))
-    figure, axes = canvas(2.9)
+    figure, axes = canvas(2.8)
     for i, (_, part) in enumerate(rows.groupby("pause")):
         label = lambda text, first=i == 0: text if first else None
         if part["lo"].notna().all():

@@ -59,14 +59,10 @@ def leaks(
     text = re.sub(r"<style.*?</style>|data:[^\"']*", " ", html, flags=re.DOTALL)
     labels = " ".join(re.findall(r"(?:aria-label|alt|title)=\"([^\"]*)\"", text))
     text = unescape(re.sub(r"<[^>]*>", " ", text) + " " + labels)
-    words = set(re.findall(r"[\w.-]+", text)) | set(re.findall(r"\w+", text))
-    found = {
-        "patient ids": sum(
-            s in words
-            for s in {str(s) for s in subjects}
-            if _telling(s) and not re.fullmatch(r"P\d+|\d{3,4}", s)
-        )
-    }
+    words = {word.strip(".-") for word in re.findall(r"[\w.-]+", text)} | set(re.findall(r"[\w-]+|\w+", text))
+    there = lambda s: s in words if re.fullmatch(r"[\w.-]+", s) else s in text
+    telling = [s for s in {str(s) for s in subjects} if _telling(s) and not re.fullmatch(r"P\d+|\d{3,4}", s)]
+    found = {"patient ids": sum(map(there, telling))}
     if times is not None and pd.api.types.is_datetime64_any_dtype(times):
         found["dates"] = sum(day in text for day in times.dt.strftime("%Y-%m-%d").unique())
     return {what: count for what, count in found.items() if count}

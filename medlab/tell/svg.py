@@ -48,12 +48,12 @@ ROLES = [  # the study's model first, then what it is measured against, then the
     {"color": MUTED, "marker": "v", "linestyle": (0, (3, 1, 1, 1, 1, 1)), "linewidth": 1.3},
 ]
 BEST = {"color": INK, "marker": "", "linestyle": (0, (1, 2.5)), "linewidth": 1.4}  # the best possible
-WIDTH = 5.8  # inches of every figure: at the page's width its text has the size of the page's small print
+WIDTH = 5.2  # inches of every figure: wide enough for labels, narrow enough to be read on a phone
 STYLE = {
     "font.family": ["DejaVu Sans"],  # ships with matplotlib, so that layout is the same on every machine
-    "font.size": 8.5,
-    "axes.titlesize": 8.5,
-    "axes.labelsize": 8.5,
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
     "axes.titlelocation": "left",
     "axes.titlecolor": MUTED,
     "axes.labelcolor": MUTED,
@@ -71,12 +71,12 @@ STYLE = {
     "text.color": INK,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
     "xtick.major.size": 3,
     "ytick.major.size": 0,
     "legend.frameon": False,
-    "legend.fontsize": 8,
+    "legend.fontsize": 8.5,
     "lines.markersize": 4.5,
     "figure.facecolor": "none",
     "axes.facecolor": "none",

@@ -96,15 +96,16 @@ def patients(
 # %% ../../nbs/4_tell/20_tables.ipynb #cell-018
 def _text(value) -> str:
     "One cell: markup as it is, numbers for people, everything else escaped."
-    if isinstance(value, Markup):
-        return value
+    if hasattr(value, "__html__"):
+        return Markup(value)
     if isinstance(value, (bool, np.bool_)):
         return "yes" if value else "no"
     if isinstance(value, (int, np.integer)):
         return f"{value:,}".replace("-", MINUS)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return MISSING
-    return escape(number(value, 2) if isinstance(value, (float, np.floating)) else str(value))
+    text = escape(number(value, 2) if isinstance(value, (float, np.floating)) else str(value))
+    return Markup(re.sub(r"^([^()]+) (\([^()]+ to [^()]+\))$", r'\1 <small class="i">\2</small>', str(text)))
 
 
 def html(
@@ -123,6 +124,10 @@ def html(
     like = re.compile(rf"[<>{MINUS}+]?\d|{MISSING}$|fewer than|not shown|below 0|unlimited")
     right = [
         ' class="n"' if any(column) and all(like.match(cell) for cell in column) else "" for column in plain
+    ]
+    right = [
+        align or (' class="t"' if max(map(len, cells), default=0) > 40 else "")
+        for align, cells in zip(right, plain, strict=True)
     ]
     right[:1] = [""]
     heads = []

@@ -61,7 +61,7 @@ def group_name(
 ) -> tuple[str, str]:  # ("age band", "40-59")
     "What divides the patients, and which part this is."
     column, _, value = group.removeprefix("by_").partition("=")
-    return column.replace("_", " "), value
+    return column.replace("_", " "), {"True": "yes", "False": "no"}.get(value, value)
 
 
 def say(

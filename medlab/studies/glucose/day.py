@@ -39,6 +39,7 @@ class State:
     age: np.ndarray  # ticks since the sensor was put on
     hidden: np.ndarray  # ticks still without readings
     reading: np.ndarray  # what the display shows, mg/dL; NaN where nothing
+    trend: np.ndarray  # mg/dL per tick, smoothed, as the pump sees it
     eaten: np.ndarray  # (occasions, people), had today
     plate: np.ndarray  # g of carbohydrate about to be eaten
     plate_wait: np.ndarray  # ticks until then
@@ -185,14 +186,19 @@ def _rescue(
     return np.where(drinks, np.round(np.clip(15 + 5 * z[JUICE], 6, 32)), 0.0)
 
 
-def _delivery(state: State, now: Now, people: People, reading: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    "Basal rate from now on (U/h), and how long it has been held back."
-    ahead = reading + 6 * (reading - state.reading)
-    low = people.suspends & ((reading < 70) | (ahead < 80))
+def _delivery(state: State, now: Now, people: People, reading: np.ndarray) -> dict:
+    "The pump's view of the trend, the basal rate from now on (U/h), and how long it has been held back."
+    change = reading - state.reading
+    trend = np.where(np.isnan(change), 0.0, 0.6 * state.trend + 0.4 * np.nan_to_num(change))
+    low = people.suspends & ((reading < 70) | (reading + 6 * trend < 80))
     holds = low & (state.suspended < 24)
-    suspended = np.where(holds, state.suspended + 1, np.where(low, state.suspended, 0))
     programmed = people.tables["basal"][now.tick, people.who]
-    return np.where(holds | now.pump_off, 0.0, programmed), suspended
+    return {
+        "trend": trend,
+        "suspended": np.where(holds, state.suspended + 1, np.where(low, state.suspended, 0)),
+        "basal": np.where(holds | now.pump_off, 0.0, programmed),
+        "holds": holds & ~now.pump_off,
+    }
 
 # %% ../../../nbs/5_studies/glucose/23_day.ipynb #cell-018
 def step(
@@ -210,7 +216,7 @@ def step(
     free = (state.plate == 0) & (state.count == 0)
     dose = _dosing(state, now, people, reading, meal["count"], meal["count_wait"], free, u)
     juice = _rescue(state, now, plasma(masses, people.body), reading, u, z)
-    basal, suspended = _delivery(state, now, people, reading)
+    pump = _delivery(state, now, people, reading)
     happened = {"plasma": plasma(masses, people.body), "interstitial": interstitial(masses)}
     masses[D1] += people.body.absorbed * meal["carbs"] * 1000 / GLUCOSE_MASS
     masses[F1] += people.body.absorbed * juice * 1000 / GLUCOSE_MASS
@@ -219,7 +225,7 @@ def step(
     happened |= {
         "bolus": dose["bolus"],
         "counted": dose["counted"],
-        "basal": basal,
+        "basal": pump["basal"],
         "corrects": dose["corrects"],
     }
     happened |= {
@@ -228,16 +234,15 @@ def step(
         "late": meal["late"],
         "new_sensor": sensor["new"],
     }
-    happened |= {"exercise": body["begins"], "suspends": (suspended > 0) & (basal == 0) & ~now.pump_off}
+    happened |= {"exercise": body["begins"], "suspends": pump["holds"]}
     after = State(
         masses=masses,
         **{name: body[name] for name in ("mood", "effort", "bout")},
         **{name: meal[name] for name in ("pace", "eaten", "plate", "plate_wait", "count_wait")},
         **{name: sensor[name] for name in ("noise", "age", "hidden", "reading")},
         **{name: dose[name] for name in ("count", "on_board", "since_bolus")},
+        **{name: pump[name] for name in ("trend", "suspended", "basal")},
         since_rescue=np.where(juice > 0, 0, state.since_rescue + 1),
-        suspended=suspended,
-        basal=basal,
     )
     return after, happened
 
@@ -254,7 +259,7 @@ def begin(
     occasions, hour = people.tables["hazard"].argmax(axis=1)[:, people.who], now.tick
     return State(
         masses=masses, mood=SENSITIVITY_SD * z[MOOD], effort=zero, bout=zero, pace=people.body.meal_peak + zero, noise=z[ERROR],
-        age=np.floor(WEAR * u[0]), hidden=zero, reading=zero + np.nan, eaten=occasions < hour, plate=zero, plate_wait=zero,
+        age=np.floor(WEAR * u[0]), hidden=zero, reading=zero + np.nan, trend=zero, eaten=occasions < hour, plate=zero, plate_wait=zero,
         count=zero, count_wait=zero, on_board=zero, since_bolus=zero + 99, since_rescue=zero + 99, suspended=zero,
         basal=infusion * 60 / 1000,
     )  # fmt: skip

@@ -93,6 +93,12 @@ def advance(
         c = derivative(masses + h / 2 * b, body, insulin, sensitivity, meal_peak)
         d = derivative(masses + h * c, body, insulin, sensitivity, meal_peak)
         masses = masses + h / 6 * (a + 2 * (b + c) + d)
+    if masses.min() < -1e-9:
+        person = int(np.unravel_index(masses.argmin(), masses.shape)[1])
+        raise FloatingPointError(
+            f"a step of {h:g} min is too long for person {person}: insulin moves {np.max(masses[X1]):.2g} of their glucose per minute "
+            "and the step overshoots into negative masses. Take more `steps`, or look at the dose."
+        )
     return masses
 
 

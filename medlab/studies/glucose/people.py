@@ -59,7 +59,7 @@ def bodies(chance: Chance) -> Body:
         ka2=chance.spread(0.06, 0.20),
         ka3=chance.spread(0.03, 0.20),
         transport=common * chance.spread(51.2e-4, 0.28),
-        disposal=common * chance.spread(8.2e-4, 0.30),
+        disposal=common * chance.spread(8.2e-4, 0.39),
         production=common * chance.spread(520e-4, 0.26),
         ke=chance.spread(0.138, 0.10),
         insulin_volume=chance.spread(0.12, 0.10),
@@ -93,12 +93,12 @@ def settings(
     def after(masses):
         lowest = plasma(masses, body)
         for _ in range(6 * 12):
-            masses = advance(masses, body, infusion)
+            masses = advance(masses, body, infusion, steps=2)
             lowest = np.minimum(lowest, plasma(masses, body))
         return plasma(masses, body), lowest
 
-    low, high = np.zeros_like(infusion), np.full_like(infusion, 60.0)
-    for _ in range(14):  # units, to within 0.004
+    low, high = np.zeros_like(infusion), np.full_like(infusion, 24.0)
+    for _ in range(14):  # units, to within 0.002
         units = (low + high) / 2
         short = after(inject(eat(rest, body, meal), units))[0] > start + 10
         low, high = np.where(short, units, low), np.where(short, high, units)

@@ -290,7 +290,9 @@ def read_event_table(
         rows = rows[~again]
         count.used += len(rows)
         read = rows.loc[rows["bg"].notna(), ["time", "bg"]].assign(
-            censored=lambda r: np.select([r["bg"] <= LOW, r["bg"] >= HIGH], [-1, 1], 0).astype("int8"),
+            censored=lambda r: np.select([r["bg"] <= LOW, r["bg"] >= HIGH - 0.5], [-1, 1], 0).astype(
+                "int8"
+            ),  # 22.2 mmol/L
             bg=lambda r: r["bg"].clip(LOW, HIGH),
         )
         bolus = rows.loc[rows["fast_insulin"] > 0, ["time", "fast_insulin"]].set_axis(

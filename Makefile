@@ -1,0 +1,66 @@
+# Two commands: `make reports` (reproduce everything) and `make test`. Both set up .venv by themselves, once.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export JUPYTER_PREFER_ENV_PATH := 1
+export PYTHONHASHSEED := 0
+# uv does not read pip's settings: hand it the ones that say where packages are.
+UV_SETTINGS = UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$PIP_INDEX_URL}"
+
+.PHONY: help setup data reports reference test verify lab tensorboard clean notebooks sample-data benchmarks
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
+
+setup: $(READY) ## make .venv with the locked versions (every other target does this when needed)
+
+$(READY): settings.ini setup.py pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"medlab needs Python 3.11 to 3.13, this is {v[0]}.{v[1]}; try: make PYTHON=python3.12 ...")'
+	@echo "setting up $(VENV) (once; a minute or two)"
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt uv
+	@$(UV_SETTINGS) $(VENV)/bin/uv pip install -q --python $(VENV)/bin/python -c constraints.txt -e '.[lab,dev]' \
+	  || $(VENV)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[lab,dev]'
+	@touch $@
+
+data: $(READY) ## get the versioned sample data from the DVC remote inside the repository
+	@dvc pull -q data.dvc
+
+reports: data ## reproduce every result and report from the versioned data
+	@dvc repro
+	@echo && echo "Open in a browser:" && for page in reports/*/report.html; do echo "  $(CURDIR)/$$page"; done
+
+reference: data ## train at the size of the reference document (a day of lookback; wants a GPU) as a DVC experiment
+	dvc exp run -n reference -S glucose.train.lookback=288 -S glucose.train.stride=1 -S glucose.train.hidden=128 -S glucose.train.max_epochs=50
+
+test: $(READY) ## notebooks and package in sync, every notebook's lessons, pytest, ruff
+	@tests/in_sync.sh
+	@echo "running the notebooks' own tests" && IN_TEST=1 MEDLAB_PROGRESS=off nbdev_test --n_workers 2
+	@pytest -q -n 2
+	@ruff check -q . && ruff format -q --check . && echo "ruff: clean"
+
+verify: $(READY) ## compare the reproduced results with the committed ones
+	@medlab-verify
+
+lab: $(READY) ## explore the notebooks in JupyterLab
+	@jupyter lab nbs
+
+tensorboard: $(READY) ## look at learning curves
+	@tensorboard --logdir logs
+
+notebooks: $(READY) ## rerun all library notebooks and store their figures
+	@nbdev_export && for n in nbs/[0-9]_*/*.ipynb nbs/5_studies/*/*.ipynb; do echo $$n; \
+	  MEDLAB_PROGRESS=off jupyter nbconvert --log-level ERROR --to notebook --execute --inplace $$n || exit 1; done && nbdev_clean
+
+sample-data: $(READY) ## simulate the sample data again and version them (changes data.dvc)
+	@python -m medlab.studies.glucose.simulate data/glucose && dvc add -q data && dvc push -q
+
+benchmarks: $(READY) ## measure against what one would use instead; writes benchmarks/results.md
+	@python benchmarks/run.py
+
+clean: ## remove the environment and everything that the pipeline made; data and sources stay
+	@rm -rf $(VENV) artifacts logs .medlab .pytest_cache .ruff_cache *.egg-info build
+	@git clean -qfdX reports medlab
