@@ -9,7 +9,7 @@ export PYTHONHASHSEED := 0
 # uv does not read pip's settings: hand it the ones that say where packages are.
 UV_SETTINGS = UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$PIP_INDEX_URL}"
 
-.PHONY: help setup data reports reference test verify lab tensorboard clean notebooks sample-data benchmarks
+.PHONY: help setup data reports reference test verify lab tensorboard clean notebooks sample-data picture benchmarks
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -57,6 +57,11 @@ notebooks: $(READY) ## rerun all library notebooks and store their figures
 
 sample-data: $(READY) ## simulate the sample data again and version them (changes data.dvc)
 	@python -m medlab.studies.glucose.simulate data/glucose && dvc add -q data && dvc push -q
+
+picture: $(READY) ## photograph the report's first screen for the README (needs chromium)
+	@chromium --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking \
+	  --disable-component-update --disable-sync --hide-scrollbars --user-data-dir=$$(mktemp -d) --window-size=1280,980 \
+	  --screenshot=$(CURDIR)/nbs/images/report.png file://$(CURDIR)/reports/glucose/report.html 2>/dev/null
 
 benchmarks: $(READY) ## measure against what one would use instead; writes benchmarks/results.md
 	@python benchmarks/run.py

@@ -42,5 +42,7 @@ def write_cohort(folder: Path, subjects: int = 4, ticks: int = 900, seed: int = 
         (place / "raw_bolus_20240301.csv").write_text(head + "timestamp,bolus_dose,carbs\n" + meals)
     people = "".join(f"S{n},{20 + 15 * n},{'FM'[n % 2]}\n" for n in range(subjects))
     (folder / "subjects.csv").write_text("subject,age,sex\n" + people)
-    (folder / "pumps.csv").write_text("pump_serial,subject\n" + "".join(f"{100 + n},S{n}\n" for n in range(subjects)))
+    (folder / "pumps.csv").write_text(
+        "pump_serial,subject\n" + "".join(f"{100 + n},S{n}\n" for n in range(subjects))
+    )
     return folder

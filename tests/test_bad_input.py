@@ -9,7 +9,14 @@ from conftest import write_cohort
 
 from medlab.core.files import read_json
 from medlab.studies.glucose.prepare import prepare, replay
-from medlab.studies.glucose.readers import Count, FileError, read_event_table, read_pump_folders, read_table, to_utc
+from medlab.studies.glucose.readers import (
+    Count,
+    FileError,
+    read_event_table,
+    read_pump_folders,
+    read_table,
+    to_utc,
+)
 
 
 @pytest.fixture
@@ -71,7 +78,12 @@ def test_a_file_in_mmol_is_converted(cohort, tmp_path):
     path = cgm(cohort)
     before = read_pump_folders(cohort)[0][0].glucose["bg"].to_numpy()
     lines = path.read_text().splitlines()
-    path.write_text("\n".join([*lines[:3], *(f"{t},{float(v) / 18.0156:.6f}" for t, v in (x.split(",") for x in lines[3:]))]) + "\n")
+    path.write_text(
+        "\n".join(
+            [*lines[:3], *(f"{t},{float(v) / 18.0156:.6f}" for t, v in (x.split(",") for x in lines[3:]))]
+        )
+        + "\n"
+    )
     np.testing.assert_allclose(read_pump_folders(cohort)[0][0].glucose["bg"], before, rtol=1e-5)
 
 
@@ -139,7 +151,9 @@ def test_a_file_without_its_columns(tmp_path):
 
 def test_low_and_high_are_kept_as_censored(tmp_path):
     path = tmp_path / "raw_cgm.csv"
-    path.write_text("timestamp,bg\n2024-03-01 00:00:00,Low\n2024-03-01 00:05:00,HIGH\n2024-03-01 00:10:00,120\n")
+    path.write_text(
+        "timestamp,bg\n2024-03-01 00:00:00,Low\n2024-03-01 00:05:00,HIGH\n2024-03-01 00:10:00,120\n"
+    )
     table, _ = read_table(path, ("bg",), Count(), "x")
     assert table["bg"].tolist() == [40, 400, 120]
     assert table["censored"].tolist() == [-1, 1, 0]
@@ -163,7 +177,9 @@ def test_two_pumps_of_one_patient_are_one_series(cohort, tmp_path):
     (cohort / "pumps.csv").write_text("pump_serial,subject\n100,S0\n101,S0\n102,S2\n")
     for kind in ("cgm", "basal", "bolus"):  # the second pump starts where the first ends
         path = cohort / "pump_101" / "raw" / f"raw_{kind}_20240301.csv"
-        path.write_text(path.read_text().replace("2024-03-01", "2024-03-03").replace("2024-03-02", "2024-03-04"))
+        path.write_text(
+            path.read_text().replace("2024-03-01", "2024-03-03").replace("2024-03-02", "2024-03-04")
+        )
     manifest = prepare(cohort, "pump_folders", tmp_path / "out", least_readings=100)
     assert manifest["subjects"]["used"] == 2
     series = pd.read_parquet(tmp_path / "out" / "series.parquet")

@@ -1,5 +1,6 @@
 "Error grids against slow, independent versions of themselves: if-ladders, polygons, published corners."
 
+import itertools
 from fractions import Fraction
 
 import numpy as np
@@ -39,7 +40,7 @@ def parkes_exact(r, p, kind):
             points = [(Fraction(x), Fraction(y)) for x, y in edge]
             if side == "below" and r <= points[0][0]:
                 continue
-            pieces = [(a, b) for a, b in zip(points, points[1:], strict=False) if b[0] > a[0]]
+            pieces = [(a, b) for a, b in itertools.pairwise(points) if b[0] > a[0]]
             (x0, y0), (x1, y1) = next(((a, b) for a, b in pieces if r < b[0]), pieces[-1])
             edges += beyond(y0 + (y1 - y0) * (Fraction(r) - x0) / (x1 - x0))
         rank = max(rank, edges)
@@ -50,7 +51,9 @@ def parkes_exact(r, p, kind):
 def test_parkes_equals_exact_fractions(kind):
     few = np.arange(20, 601, 7)
     r, p = (values.ravel() for values in np.meshgrid(few, few, indexing="ij"))
-    r = np.concatenate([r, [50, 50, 51, 120, 121, 250, 251, 85, 30, 430, 550]])  # on and beside the vertical edges
+    r = np.concatenate(
+        [r, [50, 50, 51, 120, 121, 250, 251, 85, 30, 430, 550]]
+    )  # on and beside the vertical edges
     p = np.concatenate([p, [20, 29, 29, 20, 20, 30, 39, 110, 50, 550, 450]])
     slow = [parkes_exact(int(a), int(b), kind) for a, b in zip(r, p, strict=True)]
     assert np.array_equal(parkes(r, p, kind), slow)
@@ -62,7 +65,7 @@ def test_parkes_equals_polygons_everywhere(kind):
     far = 10.0
     r, p = REFERENCE + 0.31, PREDICTION + 0.17
     rank = np.zeros(len(r), int)
-    for side, corner in (("above", [(0, far * 1000)]), ("below", [(far * 1000, 0)])):
+    for side, _corner in (("above", [(0, far * 1000)]), ("below", [(far * 1000, 0)])):
         count = np.zeros(len(r), int)
         for edge in PARKES[kind][side]:
             (x0, y0), (x1, y1) = edge[-2:]
@@ -113,7 +116,9 @@ def test_dts_disagrees_with_table_a1_only_at_its_rounded_edges():
 def test_dts_risk_by_hand():
     assert dts_risk([100.0], [150.0])[0] == pytest.approx(2.75 * np.log(1.5))
     assert dts_risk([150.0], [100.0])[0] == pytest.approx(2.25 * np.log(1.5))
-    assert dts_risk([40.0, 100.0], [45.0, 40.0]) == pytest.approx([0.0, 2.25 * np.log(2)])  # both clamped; one clamped
+    assert dts_risk([40.0, 100.0], [45.0, 40.0]) == pytest.approx(
+        [0.0, 2.25 * np.log(2)]
+    )  # both clamped; one clamped
 
 
 @pytest.mark.parametrize("name", GRIDS)

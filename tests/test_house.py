@@ -10,7 +10,9 @@ import pytest
 from conftest import ROOT
 
 FLOORS = ["core", "shape", "judge", "learn", "tell", "studies", ("run", "serve")]
-NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if not any(q.startswith((".", "_")) for q in p.parts))
+NOTEBOOKS = sorted(
+    p for p in (ROOT / "nbs").rglob("*.ipynb") if not any(q.startswith((".", "_")) for q in p.parts)
+)
 LIBRARY = [p for p in NOTEBOOKS if re.match(r"\d_", p.relative_to(ROOT / "nbs").parts[0])]
 STAGES = [p for p in NOTEBOOKS if "stages" in p.parts]
 
@@ -54,7 +56,9 @@ def test_each_floor_imports_only_from_floors_above_it(path):
 
 
 def test_the_import_rule_can_fail(tmp_path):
-    assert floor("medlab.core.files") < floor("medlab.judge.metrics") < floor("medlab.studies.glucose.prepare")
+    assert (
+        floor("medlab.core.files") < floor("medlab.judge.metrics") < floor("medlab.studies.glucose.prepare")
+    )
     assert "medlab.judge.predictions" in imported(ROOT / "medlab/judge/audit.py")
 
 
@@ -64,8 +68,12 @@ def sources(path):
 
 
 def exported_lines(path) -> int:
-    cells = [s for c, s in sources(path) if c["cell_type"] == "code" and re.search(r"^#\s*\|\s*export", s, re.M)]
-    return sum(1 for s in cells for line in s.splitlines() if line.strip() and not line.startswith(("#|", "# |")))
+    cells = [
+        s for c, s in sources(path) if c["cell_type"] == "code" and re.search(r"^#\s*\|\s*export", s, re.M)
+    ]
+    return sum(
+        1 for s in cells for line in s.splitlines() if line.strip() and not line.startswith(("#|", "# |"))
+    )
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=lambda p: str(p.relative_to(ROOT / "nbs")))
@@ -93,7 +101,12 @@ def test_a_stage_notebook_has_parameters_no_output_and_reads_like_a_paper(path):
 
 def test_importing_medlab_is_light():
     code = "import sys, medlab, medlab.core.project, medlab.core.files; print([m for m in ('torch', 'tensorflow', 'matplotlib') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )
 
 
 @pytest.mark.parametrize("floor_name", ["core", "shape", "judge", "tell", "studies", "run"])
@@ -111,7 +124,12 @@ def test_only_learning_loads_torch(floor_name):
 
 def test_training_code_needs_neither_papermill_nor_dvc():
     code = "import sys, medlab.learn.lightning, medlab.learn.bundle, medlab.studies.glucose.model; print([m for m in ('papermill', 'dvc', 'tensorflow') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )
 
 
 def test_no_print_and_no_star_imports_in_the_package():
@@ -128,13 +146,19 @@ def test_public_functions_are_documented():
     missing = []
     for path in MODULES:
         for node in ast.parse(path.read_text()).body:
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_") and not ast.get_docstring(node):
+            if (
+                isinstance(node, (ast.FunctionDef, ast.ClassDef))
+                and not node.name.startswith("_")
+                and not ast.get_docstring(node)
+            ):
                 missing.append(f"{path.relative_to(ROOT)}: {node.name}")
     assert not missing, missing
 
 
 def test_nothing_copied_from_the_real_files_or_naming_this_machine():
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
     for name in tracked:
         path = ROOT / name
         if not path.is_file() or name.startswith("dvcstore/") or path.suffix in {".png", ".lock"}:

@@ -39,7 +39,9 @@ def test_dvc_depends_on_every_module_that_a_stage_imports(study, stage):
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("medlab"):
             wanted |= {node.module} | {f"{node.module}.{a.name}" for a in node.names}
-    wanted |= {m.replace("{study}", study) for m in re.findall(r"f\"(medlab\.studies\.\{study\}\.\w+)\"", text)}
+    wanted |= {
+        m.replace("{study}", study) for m in re.findall(r"f\"(medlab\.studies\.\{study\}\.\w+)\"", text)
+    }
     modules, todo = set(), [ROOT / (m.replace(".", "/") + ".py") for m in wanted]
     while todo:
         path = todo.pop()
@@ -49,7 +51,9 @@ def test_dvc_depends_on_every_module_that_a_stage_imports(study, stage):
     deps = [d.replace("${item.study}", study) for d in PIPELINE[stage]["deps"]]
     for path in modules:
         name = path.relative_to(ROOT).as_posix()
-        assert any(name == d or name.startswith(d + "/") for d in deps), f"{stage} uses {name}, dvc.yaml does not say so"
+        assert any(name == d or name.startswith(d + "/") for d in deps), (
+            f"{stage} uses {name}, dvc.yaml does not say so"
+        )
     assert any(d == stage_notebook(study, stage).relative_to(ROOT).as_posix() for d in deps)
 
 
@@ -69,7 +73,10 @@ def test_the_committed_lock_belongs_to_this_pipeline():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["glucose", "train", "-p", "learning_rat=0.1"], ["unknown parameter 'learning_rat'", "did you mean 'learning_rate'"]),
+        (
+            ["glucose", "train", "-p", "learning_rat=0.1"],
+            ["unknown parameter 'learning_rat'", "did you mean 'learning_rate'"],
+        ),
         (["glucose", "train", "-p", "learning_rate=1e-3"], ["should be a number", "1.0e-03"]),
         (["glucose", "train", "-p", "learning_rate"], ["write it as"]),
         (["glucose", "trian"], ["no stage 'trian'", "train"]),
@@ -97,7 +104,9 @@ def test_papermill_by_hand_works_from_another_folder(tmp_path):
     cohort = tmp_path / "cohort" / "pump_1" / "raw"
     cohort.mkdir(parents=True)
     stamps = [f"2024-03-{1 + i // 288:02d} {i % 288 // 12:02d}:{i % 12 * 5:02d}:00" for i in range(600)]
-    (cohort / "raw_cgm_20240301.csv").write_text("timestamp,bg\n" + "".join(f"{t},{120 + i % 50}\n" for i, t in enumerate(stamps)))
+    (cohort / "raw_cgm_20240301.csv").write_text(
+        "timestamp,bg\n" + "".join(f"{t},{120 + i % 50}\n" for i, t in enumerate(stamps))
+    )
     done = subprocess.run(
         [sys.executable, "-m", "papermill", str(ROOT / "nbs/stages/glucose/prepare.ipynb"), "out.ipynb", "--log-level", "ERROR",
          "-p", "data", str(tmp_path / "cohort"), "-p", "artifacts", str(tmp_path / "artifacts"), "-p", "least_readings", "100"],
@@ -106,3 +115,30 @@ def test_papermill_by_hand_works_from_another_folder(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     manifest = json.loads((tmp_path / "artifacts/prepared/manifest.json").read_text())
     assert manifest["rows"]["in"] == 600
+
+
+def test_the_numbers_in_the_readme_are_those_of_the_pipeline():
+    import io
+
+    import pandas as pd
+
+    name = "reports/glucose/error_by_horizon.csv"
+    committed = subprocess.run(
+        ["git", "show", f"HEAD:{name}"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout
+    readme = (ROOT / "README.md").read_text()
+
+    def told(text: str) -> bool:
+        curve = pd.read_csv(io.StringIO(text)).set_index(["model", "horizon"])
+        for model in curve.index.unique("model"):
+            row = next(line for line in readme.splitlines() if line.startswith(f"| {model} |"))
+            for horizon in (15.0, 30.0, 60.0):
+                c = curve.loc[(model, horizon)]
+                if f"{c['value']:.1f} ({c['low']:.1f} to {c['high']:.1f})" not in row:
+                    return False
+        return True
+
+    here = (ROOT / name).read_text() if (ROOT / name).exists() else ""
+    assert any(text and told(text) for text in (here, committed)), (
+        "run nbs/index.ipynb again after the pipeline"
+    )

@@ -1,6 +1,7 @@
 "The report as a browser, a screen reader, a privacy officer and a hurried clinician find it."
 
 import hashlib
+import itertools
 import os
 import re
 import subprocess
@@ -64,7 +65,7 @@ def test_headings_start_with_one_h1_and_skip_no_level(soup):
     levels = [int(h.name[1]) for h in soup.find_all(re.compile("^h[1-6]$"))]
     assert levels.count(1) == 1
     assert levels[0] == 1
-    assert all(b <= a + 1 for a, b in zip(levels, levels[1:], strict=False))
+    assert all(b <= a + 1 for a, b in itertools.pairwise(levels))
     assert all(h.text.strip() for h in soup.find_all(re.compile("^h[1-6]$")))
 
 
@@ -142,7 +143,10 @@ def test_contrast_of_the_themes(html):
         high, low = sorted((luminance(a), luminance(b)), reverse=True)
         return (high + 0.05) / (low + 0.05)
 
-    themes = [dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", block)) for block in re.findall(r":root \{(.*?)\}", html, re.DOTALL)[:2]]
+    themes = [
+        dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", block))
+        for block in re.findall(r":root \{(.*?)\}", html, re.DOTALL)[:2]
+    ]
     assert len(themes) == 2
     for theme in themes:
         for name in ("ink", "muted", "link", "ok", "unclear", "concern"):
@@ -158,13 +162,17 @@ def test_contrast_of_the_themes(html):
 def bare():
     "Real data as categories, nothing hidden, and nobody tested or audited anything."
     frame = example.predictions(patients=16, days=2)
-    frame = frame.sort_values(["model", "split", "subject", "time", "target", "horizon"], kind="stable", ignore_index=True)
+    frame = frame.sort_values(
+        ["model", "split", "subject", "time", "target", "horizon"], kind="stable", ignore_index=True
+    )
     frame = frame.astype(dict.fromkeys(["model", "split", "subject", "target"], "category"))
-    return BeautifulSoup(make(frame, simulated=False, smallest=0, tests=example.tests()[:0], audit=[]), "html.parser")
+    return BeautifulSoup(
+        make(frame, simulated=False, smallest=0, tests=example.tests()[:0], audit=[]), "html.parser"
+    )
 
 
 def test_simulated_data_say_so_before_anything_else(soup, bare):
-    assert soup.body.find_all(["div", "main"])[0]["class"] == ["notice"]
+    assert soup.body.find_all(["aside", "div", "main"])[0]["class"] == ["notice"]
     assert "SIMULATED DATA" in soup.select_one(".notice").text
     assert bare.select_one(".notice") is None
     assert "simulated" not in first_screen(bare)
@@ -218,12 +226,19 @@ def canaries():
     frame.loc[one, "subject"] = ID
     frame.loc[one, "by_pump"] = SERIAL
     study = replace(example.STUDY, slices=("sex", "pump"))
-    audit = [row | {"evidence": f"{ID} wore pump {SERIAL} from {DATE} 08:05 on"} for row in example.audit(True)]
+    audit = [
+        row | {"evidence": f"{ID} wore pump {SERIAL} from {DATE} 08:05 on"} for row in example.audit(True)
+    ]
     tests = example.tests().assign(sentence=f"{ID} ({SERIAL}) is bad since {DATE}")
     tests.loc[2, "group"] = f"by_pump={SERIAL}"
     manifest = {
         "files": {f"pump_{SERIAL}.csv": {"read": 12}, "set_aside": {"SVEN-1931": f"seen {DATE}"}},
-        "rows": {"in": 10, "used": 9, "rejected": {f"clock of {ID} wrong on {DATE}": 1}, "first_rejected": {"x": f"{ID} {DATE}"}},
+        "rows": {
+            "in": 10,
+            "used": 9,
+            "rejected": {f"clock of {ID} wrong on {DATE}": 1},
+            "first_rejected": {"x": f"{ID} {DATE}"},
+        },
         "subjects": {ID: 1, "CLINIC-7314": 2},
         "notes": [f"{ID}"],
     }

@@ -210,10 +210,11 @@ def _records(cell, weights, study, target, models, reference, whole, label, leve
             note = (
                 f"not assessable: {n} {study.subject_label}(s), at least {minimum} are needed" if few else ""
             )
+            note = note.replace("not assessable", "no interval") if label == "all" else note
             for metric, unit in UNITS.items():
                 if metric not in values or np.isnan(whole[metric][m, s]):
                     continue  # no interval given, truth may be zero, or no reference
-                value = np.nan if few else values[metric][m, s]
+                value = np.nan if few and label != "all" else values[metric][m, s]
                 low = high = np.nan
                 if not few:
                     low, high = percentile(resampled[metric][:, m, s], expanded(level, n))

@@ -25,8 +25,6 @@ _TEMPLATE = """{%- extends 'basic/index.html.j2' -%}
 <details><summary>Code</summary>{{ super() }}</details>
 {%- endif -%}
 {%- endblock input_group -%}
-{%- block in_prompt -%}{%- endblock in_prompt -%}
-{%- block output_prompt -%}{%- endblock output_prompt -%}
 {%- block stderr -%}{%- endblock stderr -%}"""
 
 _PAGE = """<!DOCTYPE html>
@@ -35,7 +33,10 @@ _PAGE = """<!DOCTYPE html>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; font-src data:">
 <title>{title}</title>
 <style>{css}
+main{{max-width:56rem;margin:2rem auto;padding:0 1rem}}
 main pre{{overflow-x:auto;white-space:pre-wrap}} main img{{max-width:100%;height:auto}} .anchor-link{{display:none}}
+main table{{border:0;border-collapse:collapse;margin:.5rem 0 1.5rem}} main table td,main table th{{border:0;border-bottom:1px solid #8884;padding:.3rem .7rem;text-align:right;vertical-align:top}}
+main table th:first-child{{text-align:left}}
 </style></head>
 <body><main>
 {body}
@@ -66,6 +67,8 @@ def to_html(
         extra_loaders=[DictLoader({"folded.html.j2": _TEMPLATE})],
         exclude_raw=True,
         embed_images=True,
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
     )
     exporter.template_file = "folded.html.j2"
     body, _ = exporter.from_notebook_node(notebook)

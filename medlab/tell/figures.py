@@ -12,7 +12,7 @@ import pandas as pd
 from ..core.study import Study
 from .svg import BEST, INK, MUTED, ROLES, Drawn, canvas, house
 from .tables import interval, number, percent
-from .words import METRICS, SHARES, ahead, called, group_name, in_order, pick, say
+from .words import METRICS, SHARES, ahead, called, group_name, in_order, pick, say, where
 
 # %% ../../nbs/4_tell/10_figures.ipynb #cell-004
 def cast(
@@ -184,9 +184,7 @@ def by_slice(
     caption = f"The {name} {ahead(horizon, study)} is {say(whole, study)} over all"
     if len(known):
         row = known.loc[worst()]
-        caption += (
-            f" and {say(row, study)} for {' '.join(group_name(row['group']))}, the group where it is worst"
-        )
+        caption += f" and, at its worst, {say(row, study)} {where(row['group'])}"
     caption += f"; {percent(level)} was promised." if level is not None else "."
     if (known["n_subjects"] < few).any():
         caption += f" Hollow marks: fewer than {few} {study.subject_label}s."
@@ -255,7 +253,9 @@ def by_patient(
     )
     if study.reference in wide:
         worse = int((own >= versus).sum())
-        caption += f" In {worse} of {n} the model is no better than {called(study.reference, study)}."
+        caption += (
+            f" In {worse or 'none'} of {n} the model is no better than {called(study.reference, study)}."
+        )
         table[f"{called(study.reference, study)}, {unit}"] = versus.map(
             lambda v: number(v, decimals)
         ).to_numpy()

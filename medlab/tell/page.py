@@ -27,6 +27,7 @@ WORDS = {
         "skip": "Skip to the content",
         "contents": "In this report",
         "numbers": "Numbers behind this figure",
+        "unprinted": "in the file, not on paper",
     }
 }
 
@@ -74,6 +75,7 @@ class Figure:
     svg: Markup
     caption: str
     table: Markup | str = ""
+    printed: bool = True  # whether the numbers come along on paper
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class Details:
     summary: str
     text: str | tuple[str, ...] = ()
     tables: tuple[Markup, ...] = ()
+    printed: bool = True  # whether it comes along on paper
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,9 @@ def figure(
     numbers = (
         tables.html(drawn.table, f"{name[0].upper()}{name[1:]}: the numbers") if len(drawn.table) else ""
     )
-    return Figure(key, Markup(to_svg(drawn.figure, key, drawn.alt)), drawn.caption, numbers)
+    return Figure(
+        key, Markup(to_svg(drawn.figure, key, drawn.alt)), drawn.caption, numbers, len(drawn.table) <= 12
+    )
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import pandas as pd
 from ..core.study import Study
 from ..judge.metrics import difference
 from . import checks, results, tables, verdict
+from .cards import cards
 from .page import Notice, Page, Section, render
 from .privacy import leaks, pseudonyms, scrub
 
@@ -52,7 +53,9 @@ def report(
     others = [m for m in dict.fromkeys(rows["model"].astype(str)) if m != study.primary]
     differences = [difference(rows, study, study.primary, other, n_resamples=1000) for other in others]
     differences = (
-        pd.concat(differences) if differences else pd.DataFrame(columns=["horizon", "target", "other"])
+        pd.concat(differences, ignore_index=True)
+        if differences
+        else pd.DataFrame(columns=["horizon", "target", "other"])
     )
     lead, target, level = (
         verdict.key_horizons(study)[-1],
@@ -68,11 +71,11 @@ def report(
         results.where_errors_lie(study, own),
         *sections,
         results.over_time(study, own),
-        checks.tests_section(study, tests, names),
-        checks.audit_section(audit, names),
-        checks.data_flow_section(manifest, names, smallest),
-        checks.methods_section(study, [study.primary, *others], level),
-        checks.origin_section(provenance, names),
+        checks.what_was_tested(study, tests, names, smallest),
+        checks.what_was_audited(audit, names),
+        checks.where_rows_went(manifest, names, smallest),
+        checks.how_it_was_made(study, [study.primary, *others], level),
+        checks.where_it_comes_from(provenance, names),
     ]
     n, about = rows["subject"].nunique(), "Model report. For research only; not a medical device."
     counted = tables.patients([n], None, smallest)[0]
@@ -80,7 +83,7 @@ def report(
         title=study.title,
         lead=study.question,
         verdict=verdict.judge(study, metrics, differences, tests, audit),
-        numbers=verdict.cards(study, metrics, per_subject),
+        numbers=cards(study, metrics, per_subject),
         use=(("What it is for", study.intended_use), ("What it must not be used for", study.not_for_use)),
         sections=tuple(part for part in parts if part is not None),
         notices=(SIMULATED,) if simulated else (),

@@ -14,6 +14,7 @@ from ..core.study import Study
 from ..judge.bootstrap import bootstrap_sums, subject_sums
 from ..judge.dependence import codes
 from . import figures, points, tables, verdict
+from .cards import frequency
 from .page import Details, Section, figure
 from .tables import number
 from .words import METRICS, ahead, called, group_name, in_order, say
@@ -24,31 +25,32 @@ def accuracy(
     metrics: pd.DataFrame,  # the metrics table
 ) -> Section:
     "How accurate it is, against what."
-    shown = ["mae", "rmse", "bias", "within_tolerance", "skill"]
+    shown, lead = ["mae", "rmse", "bias", "within_tolerance", "skill"], verdict.key_horizons(study)[-1]
     whole = metrics[(metrics["group"] == "all") & metrics["metric"].isin(METRICS)]
     at = whole[
         (whole["scope"] == "at")
         & whole["horizon"].isin(verdict.key_horizons(study))
         & whole["metric"].isin(shown)
     ]
-    unit = f"{study.targets[0].unit}; shares in %"
     rows = []
     for (target, horizon), part in at.groupby(["target", "horizon"], sort=False, observed=True):
         for model, _ in figures.cast(part["model"].astype(str), study):
             own = part[part["model"] == model].set_index("metric", drop=False)
-            row = {"method": called(model, study)} | (
-                {"target": study.target(target).label} if len(study.targets) > 1 else {}
-            )
+            row = {"horizon": horizon, "method": called(model, study)}
+            row |= {"target": study.target(target).label} if len(study.targets) > 1 else {}
             row |= {f"{study.horizon_unit} ahead": f"{horizon:g}"} if horizon else {}
+            told = [m for m in shown if m in own.index and not (m == "skill" and model == study.reference)]
             rows.append(
                 row
                 | {
-                    METRICS[m][0]: say(own.loc[m], study, False) if m in own.index else tables.MISSING
+                    METRICS[m][0]: say(own.loc[m], study, False) if m in told else tables.MISSING
                     for m in shown
                 }
             )
-    note = f"With 95 % intervals that count {study.subject_label}s and not rows. In {unit}."
-    main = tables.html(pd.DataFrame(rows), "Accuracy of all methods on the same rows", note=note)
+    note = f"With 95 % intervals that count {study.subject_label}s and not rows. In {study.targets[0].unit}; shares in %."
+    frame, caption = pd.DataFrame(rows), "Accuracy of all methods on the same rows"
+    parts = [frame[frame["horizon"] == lead], frame[frame["horizon"] != lead]]
+    main, rest = (tables.html(part.drop(columns="horizon"), caption, note=note) for part in parts)
     every = whole[whole["model"] == study.primary]
     full = pd.DataFrame(
         {
@@ -62,7 +64,7 @@ def accuracy(
             "predictions": every["n_rows"].to_numpy(),
         }
     )
-    text = [verdict.frequency(metrics, study, h) for h in verdict.key_horizons(study)[-2:]]
+    text = [frequency(metrics, study, verdict.key_horizons(study))]
     text.append(f"The limit of a single prediction: {study.targets[0].tolerance_source}.")
     return Section(
         "How accurate is it?",
@@ -70,8 +72,12 @@ def accuracy(
         (figure(figures.error_by_horizon(metrics, study), "error-by-horizon"),),
         (main,),
         details=(
+            *((Details("The other horizons", (), (rest,)),) if len(parts[1]) else ()),
             Details(
-                "Every measure of the model", (), (tables.html(full, "Every measure of the study's model"),)
+                "Every measure of the model",
+                (),
+                (tables.html(full, "Every measure of the study's model"),),
+                printed=False,
             ),
         ),
     )
@@ -96,10 +102,9 @@ def for_whom(
                 "group": f"{column}: {group_name(row['group'])[1]}".removesuffix(": "),
                 f"{study.subject_label}s": count,
             }
-            shown.append(
-                record
-                | {"predictions": row["n_rows"], f"typical error, {row['unit']}": say(row, study, False)}
-            )
+            hidden = not count[0].isdigit()  # the number of predictions would give it away
+            record["predictions"] = "not shown" if hidden else f"{row['n_rows']:,}"
+            shown.append(record | {f"typical error, {row['unit']}": say(row, study, False)})
     drawn, found = [], []
     if len(parts):
         drawn.append(figure(figures.by_slice(metrics, study, lead, few=max(smallest, 2)), "error-by-group"))
@@ -125,7 +130,7 @@ def for_whom(
     )
     return Section("For whom does it fail?", text, tuple(drawn), tuple(found))
 
-
+# %% ../../nbs/4_tell/37_results.ipynb #cell-008
 def ranges(
     study: Study,
     metrics: pd.DataFrame,  # the metrics table
@@ -143,7 +148,9 @@ def ranges(
     widths = metrics[
         (metrics["metric"] == "interval_width") & (metrics["group"] == "all") & (metrics["scope"] == "at")
     ]
-    at = rows[(rows["group"] == "all") & (rows["scope"] == "at")].set_index("horizon")
+    at = rows[(rows["group"] == "all") & rows["horizon"].isin(verdict.key_horizons(study))].set_index(
+        "horizon"
+    )
     wide = widths[widths["model"] == study.primary].set_index("horizon")
     table = pd.DataFrame(
         {
@@ -163,7 +170,7 @@ def ranges(
         "Are its ranges honest?", text, (drawn,), (tables.html(table, "Ranges over all, by horizon"),)
     )
 
-
+# %% ../../nbs/4_tell/37_results.ipynb #cell-010
 def where_errors_lie(
     study: Study,
     rows: pd.DataFrame,  # predictions of the study's model, one target, one horizon
@@ -172,7 +179,7 @@ def where_errors_lie(
     text = "An average error of zero can hide that low values are read too high and high values too low."
     return Section("Where do errors lie?", text, (figure(points.agreement(rows, study), "error-by-value"),))
 
-# %% ../../nbs/4_tell/37_results.ipynb #cell-008
+# %% ../../nbs/4_tell/37_results.ipynb #cell-012
 def periods(
     rows: pd.DataFrame,  # predictions of one model, target and horizon
     fewest: int = 5,  # patients that a period needs
@@ -216,7 +223,10 @@ def over_time(
     if len(found) < 2:
         return None
     what = f"typical error {ahead(verdict.key_horizons(study)[-1], study)}".rstrip()
-    text = "Counted from the first prediction of the test. A model that gets worse with time needs to be fitted again."
+    text = (
+        "Counted from the first prediction of the test. A model that gets worse with time needs to be fitted again. Periods with "
+        f"fewer than five {study.subject_label}s are left out, and {study.subject_label}s need not be the same in all of them."
+    )
     return Section(
         "Does it change over time?", text, (figure(figures.over_time(found, study, what), "error-over-time"),)
     )

@@ -143,9 +143,10 @@ def html(
         first, *rest = row
         tds = "".join(f"<td{align}>{cell}</td>" for cell, align in zip(rest, right[1:], strict=True))
         rows.append(f'<tr><th scope="row">{first}</th>{tds}</tr>')
+    few = ' class="few"' if len(heads) <= 4 else ""  # room enough for intervals beside their values
     body = "\n".join(rows) or f'<tr><td colspan="{len(heads)}">Nothing to show.</td></tr>'
     return Markup(
-        f'<div class="table" role="region" aria-label="{escape(caption)}" tabindex="0"><table>\n'
+        f'<div class="table" role="region" aria-label="{escape(caption)}" tabindex="0"><table{few}>\n'
         f"<caption>{escape(caption)}</caption>\n<thead><tr>{''.join(heads)}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
         + (f"<p><small>{escape(note)}</small></p>" if note else "")
         + "</div>"

@@ -192,10 +192,11 @@ def alarm_figure(
     told = [
         f"{called(model, study)} announces {tables.percent(row['share'])} (alarm below {row['threshold']:g} mg/dL, {row['lead']:.0f} min of lead)"
         for model, row in best.iterrows()
+        if model in {study.primary, study.reference}
     ]
     caption = (
         f"Of {table['episodes'].iloc[0]:,} episodes, by forecasts {horizon} and with at most {most:g} false alarm per patient and day, "
-        + ("; ".join(told) or "no method announces any")
+        + (", ".join(told) or "the model announces none")
         + "."
     )
     shown = pd.DataFrame(

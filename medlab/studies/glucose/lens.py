@@ -195,15 +195,16 @@ def sections(
     ]
     shares = zone_shares(predictions, study, split=split, n_resamples=n_resamples, seed=seed)
     limit = float(np.clip(np.ceil(rows[["y", "yhat"]].max().max() / 50) * 50, 300, 600))
-    drawn, zone_tables = [], {}
+    drawn = []
     for grid in ("DTS", "Clarke"):
         zones = GRIDS[grid](rows["y"], rows["yhat"])
         picture = points.on_grid(rows, study, zones, edges(grid, limit), letters(grid, limit), grid, limit)
         drawn.append(figure(picture, f"{grid.lower()}-error-grid"))
-    for grid, part in shares.groupby("grid", sort=False):
-        zone_tables[grid] = tables.html(
-            _wide(part, study, "zone", list(ZONES)), f"{grid} grid: share of predictions in each zone, %"
-        )
+    caption = "{} grid: share of predictions in each zone, %".format
+    of = lambda grid, part: tables.html(
+        _wide(part[part["grid"] == grid], study, "zone", list(ZONES)), caption(grid)
+    )
+    now, earlier = shares[shares["horizon"] == lead], shares[shares["horizon"] != lead]
     consequence = Section(
         "What if somebody acted on it?",
         (
@@ -213,18 +214,20 @@ def sections(
             "Zone A stands alone. Adding A and B, as is often done, hides what matters (Klonoff et al. 2024).",
         ),
         tuple(drawn),
-        (zone_tables.pop("DTS"),),
-        details=(Details("The older grids", (), tuple(zone_tables.values())),),
+        (of("DTS", now),),
+        details=(
+            Details("The older grids", (), tuple(of(grid, now) for grid in ("Clarke", "Parkes type 1"))),
+            *((Details("The other horizons", (), (of("DTS", earlier),)),) if len(earlier) else ()),
+        ),
     )
     seen = detection(predictions, study, split, n_resamples, seed)
-    seen_tables = [
-        tables.html(
-            _wide(part, study, "measure", ["prevalence", "sensitivity", "specificity", "precision"]),
-            f"Values that are {event}, %",
-            note="Sensitivity: share of such values that were forecast. Precision: share of such forecasts that came true.",
-        )
-        for event, part in seen.groupby("event", sort=False)
-    ]
+    measures = ["prevalence", "sensitivity", "specificity", "precision"]
+    note = "Sensitivity: share of such values that were forecast. Precision: share of such forecasts that came true."
+    for_each = lambda part: tuple(
+        tables.html(_wide(cell, study, "measure", measures), f"Values that are {event}, %", note=note)
+        for event, cell in part.groupby("event", sort=False)
+    )
+    seen_tables, others = for_each(seen[seen["horizon"] == lead]), for_each(seen[seen["horizon"] != lead])
     warned = alarms.section_parts(predictions, study, split=split, n_resamples=n_resamples, seed=seed)
     ranges = time_in_range(predictions, study, split, n_resamples, seed)
     measured = ranges.set_index(["model", "range"])["value"]
@@ -244,7 +247,11 @@ def sections(
     return (
         consequence,
         Section(
-            "Does it see lows and highs coming?", warned.text, warned.figures, (*warned.tables, *seen_tables)
+            "Does it see lows and highs coming?",
+            warned.text,
+            warned.figures,
+            (*warned.tables, *seen_tables),
+            details=(Details("The other horizons", (), others),) if others else (),
         ),
         Section(
             "Is time in range right?",
