@@ -8,15 +8,10 @@ import pytest
 from conftest import write_cohort
 
 from medlab.core.files import read_json
-from medlab.studies.glucose.prepare import prepare, replay
-from medlab.studies.glucose.readers import (
-    Count,
-    FileError,
-    read_event_table,
-    read_pump_folders,
-    read_table,
-    to_utc,
-)
+from medlab.shape.units import UnitError, to_mgdl
+from medlab.studies.glucose.prepare import age_band, known, prepare, replay
+from medlab.studies.glucose.readers import read_event_table, read_pump_folders
+from medlab.studies.glucose.rows import Count, FileError, local_to_utc, read_table, to_utc
 
 
 @pytest.fixture
@@ -214,3 +209,330 @@ def test_an_event_table_without_its_columns(tmp_path):
     pd.DataFrame({"id": [1], "time": ["2024-03-01"]}).to_csv(tmp_path / "x.csv", index=False)
     with pytest.raises(FileError, match="gl, fast_insulin, slow_insulin"):
         read_event_table(tmp_path / "x.csv")
+
+
+def one_file(tmp_path, rows, header="", columns="timestamp,bg", signals=("bg",)):
+    "One small file through the reader: table and count."
+    path = tmp_path / "raw_cgm.csv"
+    path.write_text(header + columns + "\n" + "\n".join(rows) + "\n")
+    count = Count()
+    return read_table(path, signals, count, "raw_cgm.csv")[0], count
+
+
+def at(values, start="2024-03-01"):
+    times = pd.date_range(start, periods=len(values), freq="5min").strftime("%Y-%m-%d %H:%M:%S")
+    return [f"{t},{v}" for t, v in zip(times, values, strict=True)]
+
+
+# units
+
+
+def test_a_file_of_deep_lows_is_not_guessed_to_be_mmol():
+    with pytest.raises(UnitError, match="plausible in mg/dL and in mmol/L"):
+        to_mgdl([30.0, 28.0])
+    assert to_mgdl([30.0, 28.0], "mg/dL").tolist() == [30, 28]
+    assert to_mgdl([30.0, 28.0], "mmol/L") == pytest.approx([540.5, 504.4], abs=0.1)
+
+
+def test_the_declared_unit_is_taken_from_the_header(tmp_path):
+    table, _ = one_file(tmp_path, at([30, 28]), "# units: bg=mg/dL, basal_rate=U/hr\n")
+    assert table["censored"].tolist() == [-1, -1]
+    table, _ = one_file(tmp_path, at([30, 28]), "# units: bg=mmol/L\n")
+    assert table["censored"].tolist() == [1, 1]
+    with pytest.raises(UnitError, match="says mmol/L, but its readings lie in the range of mg/dL"):
+        one_file(tmp_path, at([110] * 20), "# units: bg=mmol/L\n")
+    with pytest.raises(UnitError, match="declares the unit 'g/L'"):
+        one_file(tmp_path, at([110] * 20), "# units: bg=g/L\n")
+
+
+def test_one_odd_reading_costs_one_row_and_no_patient(cohort, tmp_path):
+    path = cgm(cohort)
+    lines = path.read_text().splitlines()
+    for i, value in ((50, "32"), (60, "7.1")):  # plausible in both units; in mmol/L only
+        lines[i] = f"{lines[i].split(',')[0]},{value}"
+    path.write_text("\n".join(lines) + "\n")
+    manifest = prepare(cohort, "pump_folders", tmp_path / "out", least_readings=100)
+    assert manifest["subjects"] == {"used": 3, "set_aside": 0}
+    assert manifest["rows"]["rejected"] == {"bg outside 20 to 600": 1}
+    assert manifest["grid"]["low"] == 1
+    assert whole(manifest)
+
+
+@pytest.mark.parametrize(("odd", "mixed"), [(4, False), (5, True), (9, True)])
+def test_a_mix_needs_five_readings_and_one_in_a_hundred(odd, mixed):
+    for n, expected in ((400, mixed), (2000, False)):
+        values = np.r_[np.full(n, 110.0), np.full(odd, 6.0)]
+        if expected:
+            with pytest.raises(UnitError, match="mixes units"):
+                to_mgdl(values)
+        else:
+            np.testing.assert_array_equal(to_mgdl(values), values)
+
+
+def test_limits_of_the_sensor_are_censored_alike_in_both_readers(tmp_path):
+    values = [35, 40, 41, 399, 399.6, 400, 450]
+    marks = [-1, -1, 0, 0, 1, 1, 1]
+    table, _ = one_file(tmp_path, at(values))
+    assert table["censored"].tolist() == marks
+    assert table["bg"].tolist() == [40, 40, 41, 399, 400, 400, 400]
+    records, _ = read_event_table(events(tmp_path, [f"a,{row},0,0" for row in at(values)]))
+    pd.testing.assert_frame_equal(
+        records[0].glucose, table[["time", "bg", "censored"]].reset_index(drop=True)
+    )
+    table, _ = one_file(tmp_path, at([2.2, 5.5, 22.2]))
+    assert table["censored"].tolist() == [-1, 0, 1]
+
+
+# event tables
+
+
+def events(folder, rows):
+    path = folder / "events.csv"
+    path.write_text("id,time,gl,fast_insulin,slow_insulin\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def test_a_unit_problem_in_an_event_table_concerns_one_person(tmp_path):
+    good = [f"a,{row},0,0" for row in at([110] * 299 + [31])]
+    bad = [f"b,{row},0,0" for row in at([110] * 150 + [6.1] * 150)]
+    manifest = prepare(events(tmp_path, good + bad), "event_table", tmp_path / "out")
+    assert manifest["subjects"] == {"used": 1, "set_aside": 1}
+    assert "mixes units" in manifest["files"]["set_aside"]["b"]
+    assert "id b" in manifest["files"]["set_aside"]["b"]
+    assert manifest["rows"]["used"] == 300
+    assert manifest["rows"]["rejected"] == {"of a patient who was set aside": 300}
+    assert whole(manifest)
+
+
+def test_bad_cells_of_an_event_table_are_refused_as_elsewhere(tmp_path):
+    rows = [f"a,{row},0,0" for row in at([110] * 6)]
+    wrong = ["abc,0,0", "110,x,0", "110,-3,0", "110,500,0", "110,0,900", "999,0,0"]
+    rows += [f"a,2024-03-02 00:0{i}:00,{cells}" for i, cells in enumerate(wrong)]
+    records, count = read_event_table(events(tmp_path, [*rows, ",2024-03-03,110,0,0"]))
+    assert count.refused == {
+        "bg is not a number": 1,
+        "fast_insulin is not a number": 1,
+        "fast_insulin outside 0 to 25": 2,
+        "slow_insulin outside 0 to 240": 1,
+        "bg outside 20 to 600": 1,
+        "no id": 1,
+    }
+    assert (count.rows, count.used, records[0].rows) == (13, 6, 6)
+    assert count.first["bg is not a number"] == "events.csv, line 8"
+
+
+def test_rows_of_people_set_aside_are_not_used(cohort, tmp_path):
+    cgm(cohort, 0).unlink()  # no reading at all
+    path = cgm(cohort, 1)
+    path.write_text("\n".join(path.read_text().splitlines()[:53]) + "\n")  # 50 readings
+    manifest = prepare(cohort, "pump_folders", tmp_path / "out", least_readings=100)
+    others = sum(
+        len(path.read_text().splitlines()) - 3 for path in (cohort / "pump_102" / "raw").glob("*.csv")
+    )
+    assert manifest["rows"]["used"] == others
+    assert list(manifest["rows"]["rejected"]) == ["of a patient who was set aside"]
+    assert manifest["subjects"] == {"used": 1, "set_aside": 2}
+    assert whole(manifest)
+
+
+# doses
+
+
+def test_a_pump_in_two_layouts_counts_its_insulin_once(cohort, tmp_path):
+    given = read_pump_folders(cohort)[0][0].bolus["bolus_dose"].sum()
+    merged = cohort / "pump_100" / "train"
+    merged.mkdir()
+    rows = [f"{row},0.8,2.0" for row in at([120] * 200, "2024-03-01 00:02")]
+    (merged / "lstm_train_20240301.csv").write_text(
+        "timestamp,bg,basal_rate,bolus_dose\n" + "\n".join(rows) + "\n"
+    )
+    records, count = read_pump_folders(cohort)
+    assert records[0].bolus["bolus_dose"].sum() == given
+    assert "another layout" in count.set_aside["pump_100/train/lstm_train_20240301.csv"]
+    (cohort / "pump_100" / "raw" / "raw_bolus_20240301.csv").unlink()  # now only the merged file is whole
+    records, count = read_pump_folders(cohort)
+    assert records[0].bolus["bolus_dose"].sum() == 400
+    assert "another layout" in count.set_aside["pump_100/raw/raw_cgm_20240301.csv"]
+
+
+def test_two_boluses_at_one_moment_are_added(cohort, tmp_path):
+    path = cohort / "pump_100" / "raw" / "raw_bolus_20240301.csv"
+    before = read_pump_folders(cohort)[0][0].bolus["bolus_dose"].sum()
+    time = path.read_text().splitlines()[3].split(",")[0]
+    with path.open("a") as file:
+        file.write(f"{time},1.5,0\n{time},1.5,0\n")
+    records, count = read_pump_folders(cohort)
+    assert records[0].bolus["bolus_dose"].sum() == before + 1.5
+    assert records[0].bolus["time"].is_unique
+    assert count.refused == {"same time as a later row of the file": 1}
+    assert count.rows == count.used + 1
+    rows = ["a,2024-03-01 12:00:00,110,2,0", "a,2024-03-01 12:00:00,0,3,0", "a,2024-03-01 12:00:00,0,3,0"]
+    records, count = read_event_table(events(tmp_path, rows))
+    assert records[0].bolus["bolus_dose"].tolist() == [5]
+    assert records[0].glucose["bg"].tolist() == [110]
+    assert (count.used, sum(count.refused.values())) == (2, 1)
+
+
+# times
+
+
+@pytest.mark.parametrize(
+    "stamp", ["2024-03-01T01:00:00Z", "2024-03-01 02:00:00+01:00", "2024-03-01T03:00+0200"]
+)
+@pytest.mark.parametrize("header", ["", "# tz_handling: stored_in=local\n# time_zone: Asia/Tokyo\n"])
+def test_a_time_with_an_offset_is_absolute(tmp_path, stamp, header):
+    table, count = one_file(tmp_path, [f"{stamp},100", "2024-03-01T12:00:00-05:00,110"], header)
+    assert not count.refused
+    assert table["time"].tolist() == [pd.Timestamp("2024-03-01 01:00"), pd.Timestamp("2024-03-01 17:00")]
+
+
+def test_a_clock_that_was_never_set_costs_the_row(tmp_path):
+    table, count = one_file(tmp_path, ["9999-12-31 00:00:00,100", "2024-03-01 00:00:00,100"])
+    assert len(table) == 1
+    assert count.refused == {"timestamp outside 1990 to 2100": 1}
+
+
+def test_local_time_needs_a_zone_that_exists(cohort, tmp_path):
+    for zone, message in (
+        ("", "names no zone"),
+        ("# time_zone: Sweden/Stockholm\n", "'Sweden/Stockholm', which is none"),
+    ):
+        with pytest.raises(FileError, match=message):
+            one_file(tmp_path, at([100]), "# tz_handling: stored_in=local\n" + zone)
+    path = cgm(cohort)
+    path.write_text(path.read_text().replace("Europe/Stockholm", "Sweden/Stockholm"))
+    manifest = prepare(cohort, "pump_folders", tmp_path / "out", least_readings=100)
+    assert "which is none" in manifest["files"]["set_aside"]["pump_100/raw/raw_cgm_20240301.csv"]
+    assert manifest["subjects"] == {"used": 2, "set_aside": 1}
+    assert whole(manifest)
+
+
+def test_a_patient_with_a_bad_zone_is_set_aside_by_name(cohort, tmp_path):
+    (cohort / "subjects.csv").write_text(
+        "subject,age,sex,time_zone\nS0,30,F,\nS1,40,M,Mars/Base\nS2,50,F,Europe/Oslo\n"
+    )
+    manifest = prepare(cohort, "pump_folders", tmp_path / "out", least_readings=100)
+    assert set(manifest["files"]["set_aside"]) == {"S0", "S1"}
+    assert "Mars/Base" in manifest["files"]["set_aside"]["S1"]
+    assert manifest["subjects"] == {"used": 1, "set_aside": 2}
+    assert whole(manifest)
+
+
+def test_a_late_row_in_the_repeated_hour_moves_no_other():
+    utc = pd.date_range("2024-10-26 23:30", "2024-10-27 02:30", freq="5min", tz="UTC")
+    order = np.arange(len(utc))
+    for i in (8, 9, 20):  # small disorder in either pass
+        order[[i, i + 1]] = order[[i + 1, i]]
+    utc = utc[order]
+    local = utc.tz_convert("Europe/Stockholm").tz_localize(None)
+    expected = utc.tz_localize(None).as_unit("us")
+    for step in (1, -1):
+        found, assumed = local_to_utc(local[::step], "Europe/Stockholm")
+        np.testing.assert_array_equal(found, expected[::step])
+        assert not assumed.any()
+
+
+def test_a_few_basal_changes_in_the_repeated_hour_are_told_apart():
+    local = pd.to_datetime([f"2024-10-27 02:{m}" for m in ("05", "45", "25", "55")])
+    utc, assumed = local_to_utc(local, "Europe/Stockholm")
+    assert utc.strftime("%H:%M").tolist() == ["00:05", "00:45", "01:25", "01:55"]
+    assert not assumed.any()
+
+
+def test_a_lonely_bolus_in_the_repeated_hour_is_noted(tmp_path):
+    header = "# tz_handling: stored_in=local\n# time_zone: Europe/Stockholm\n"
+    table, count = one_file(
+        tmp_path, ["2024-10-27 02:30:00,3.0"], header, "timestamp,bolus_dose", ("bolus_dose",)
+    )
+    assert table["time"].iloc[0] == pd.Timestamp("2024-10-27 00:30")
+    assert count.notes == {"local time in the repeated hour, first pass assumed": 1}
+    _, count = one_file(
+        tmp_path, ["2024-10-28 02:30:00,3.0"], header, "timestamp,bolus_dose", ("bolus_dose",)
+    )
+    assert not count.notes
+
+
+# files
+
+
+def test_an_open_quotation_mark_costs_its_own_line(tmp_path):
+    rows = at([100, 101, 102])
+    table, count = one_file(tmp_path, [rows[0], rows[1].replace(",", ',"'), rows[2]])
+    assert table["bg"].tolist() == [100, 102]
+    assert count.first == {"unbalanced quotation mark": "raw_cgm.csv, line 3"}
+    table, count = one_file(
+        tmp_path, [rows[0] + ',"soup, bread"', rows[1] + ",none"], columns="timestamp,bg,note"
+    )
+    assert len(table) == 2
+
+
+def test_a_column_that_occurs_twice(tmp_path):
+    with pytest.raises(FileError, match="the column bg more than once"):
+        one_file(tmp_path, [row + ",5" for row in at([100])], columns="timestamp,bg,bg")
+
+
+def test_any_bad_file_leaves_the_cohort_standing(cohort, tmp_path):
+    path, text = cgm(cohort), cgm(cohort).read_text()
+    for wrong in (
+        text.replace("timestamp,bg\n", "timestamp,bg,bg\n"),
+        text.replace("timestamp,bg\n", 'timestamp,"bg\n'),
+        text.replace("00:00,", "00:00Z,"),
+        text.replace(",", ';"'),
+        "",
+    ):
+        path.write_text(wrong)
+        manifest = prepare(cohort, "pump_folders", tmp_path / "out", least_readings=100)
+        assert manifest["subjects"]["used"] >= 2
+        assert whole(manifest)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("pumps.csv", "serial,owner\n100,S0\n", "pumps.csv has no column pump_serial, subject"),
+        ("pumps.csv", "pump_serial,subject\n100,S0\n100,S1\n", "lists pump_serial '100' more than once"),
+        ("subjects.csv", "name,age\nS0,30\n", "subjects.csv has no column subject"),
+        ("subjects.csv", 'subject,age\nS0,"30\n', "subjects.csv, line 2: unbalanced quotation mark"),
+    ],
+)
+def test_a_bad_listing_is_named(cohort, name, content, message):
+    (cohort / name).write_text(content)
+    with pytest.raises(FileError, match=message):
+        read_pump_folders(cohort)
+
+
+def test_an_age_that_is_not_known_is_no_old_age(cohort, tmp_path):
+    for missing in (None, "", " ", np.nan, float("nan"), "NaN", pd.NA, -1, "inf", "adult"):
+        assert age_band(missing) == "unknown", missing
+    assert [age_band(a) for a in (0, "17.9", 18, 40, "65")] == [
+        "under 18",
+        "under 18",
+        "18 to 39",
+        "40 to 64",
+        "65 and over",
+    ]
+    assert [known(v) for v in (None, "", " ", np.nan, pd.NA, "F")] == ["unknown"] * 5 + ["F"]
+    (cohort / "subjects.csv").write_text("subject,age,sex\nS0,,\nS1,40,M\n")
+    prepare(cohort, "pump_folders", tmp_path / "out", least_readings=100)
+    people = pd.read_parquet(tmp_path / "out" / "subjects.parquet").set_index("subject")
+    assert people["age"].tolist() == ["unknown", "40 to 64", "unknown"]
+    assert people["sex"].tolist() == ["unknown", "M", "unknown"]
+
+
+def test_the_replay_finds_a_filling_rule_that_looks_ahead(cohort, tmp_path, monkeypatch):
+    "Interpolating over holes is the classic; it changes only rows without a reading."
+    import medlab.studies.glucose.prepare as module
+
+    path = cgm(cohort)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(line for i, line in enumerate(lines) if i < 50 or i % 3) + "\n")  # holes
+
+    def interpolated(values, limit=None):
+        filled = pd.Series(values).interpolate(limit_area="inside").ffill().to_numpy()
+        return filled, np.where(np.isnan(values), 1, 0)
+
+    for rule, found in ((module.carry_forward, False), (interpolated, True)):
+        monkeypatch.setattr(module, "carry_forward", rule)
+        prepare(cohort, "pump_folders", tmp_path / "out", least_readings=100)
+        stored, again = replay(cohort, "pump_folders", tmp_path / "out", n=60)
+        assert (not stored.equals(again)) == found

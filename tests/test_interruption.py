@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
+import psutil
 import pytest
 import yaml
 from conftest import ROOT, write_cohort
@@ -147,6 +149,41 @@ def outputs(project):
     return {o["path"]: o["md5"] for stage in lock.values() for o in stage.get("outs", [])}
 
 
+def at_work(project, stage, process):
+    "Wait until the stage is in the middle of its work; the command lines of everything that runs then."
+    until = time.time() + 90
+    while time.time() < until and process.poll() is None:
+        if stage == "pages":
+            busy = list((project / "reports/glucose/pages").glob("*.html"))
+        elif stage == "train":
+            busy = list((project / ".medlab/checkpoints").glob("*/last.ckpt"))
+        else:  # papermill saves after each cell: two are done, the third is working
+            books = [p.read_text() for p in (project / ".medlab").glob(f"run-glucose-{stage}-*/notebook.ipynb")]
+            busy = [b for b in books if b.count('"status": "completed"') >= 2]
+        if busy:
+            with suppress(psutil.NoSuchProcess):
+                return [p.cmdline() for p in psutil.Process(process.pid).children(recursive=True)]
+        time.sleep(0.02)
+    return []
+
+
+def readable(project):
+    "Every file that stands at a final path is whole."
+    import pandas as pd
+
+    for path in [*project.glob("artifacts/**/*"), *project.glob("reports/**/*")]:
+        if path.name.startswith(".") or not path.is_file():
+            continue
+        if path.suffix == ".parquet":
+            pd.read_parquet(path)
+        elif path.suffix in (".json", ".ipynb"):
+            json.loads(path.read_text())
+        elif path.suffix == ".html":
+            assert path.read_text().rstrip().endswith("</html>")
+        else:
+            assert path.stat().st_size > 0
+
+
 @pytest.mark.slow
 def test_the_whole_pipeline_survives_a_kill_in_every_stage(project):
     whole = repro(project)
@@ -163,18 +200,20 @@ def test_the_whole_pipeline_survives_a_kill_in_every_stage(project):
     (project / "dvc.lock").unlink()
     for stage in stages:
         process = subprocess.Popen(
-            ["dvc", "repro"], cwd=project, env=environment(project), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, start_new_session=True,
-        )  # fmt: skip
+            ["dvc", "repro"], cwd=project, env=environment(project), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         for line in process.stdout:
             if f"'{stage}@glucose'" in line and "Running" in line:
                 break
-        time.sleep(0.4 if stage == "pages" else 3.0)
-        os.killpg(process.pid, signal.SIGKILL)
+        caught = at_work(project, stage, process)
+        family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+        for member in family:  # the runner and its kernel too: they have process groups of their own
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
         process.wait()
-        assert (
-            not list(project.rglob("artifacts/**/.*.part")) or True
-        )  # left-overs are allowed, half files are not
+        assert caught, f"{stage} was over before it could be killed"
+        assert any("ipykernel" in " ".join(words) for words in caught) or stage == "pages"
+        readable(project)
     done = repro(project)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert outputs(project) == expected
@@ -193,6 +232,21 @@ def test_a_changed_parameter_reruns_only_what_depends_on_it(project):
     assert "Running stage 'report@glucose'" in said
     assert "Running stage 'train@glucose'" not in said
     assert "Running stage 'prepare@glucose'" not in said
+
+
+def test_two_writers_of_one_file_never_mix(tmp_path):
+    target = tmp_path / "out.txt"
+    command = [sys.executable, "-c", WRITER, str(target)]
+    writers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for writer in writers:
+        writer.stdout.readline()
+    for _ in range(200):
+        lines = target.read_text().splitlines()
+        assert len(lines) == 2000
+        assert len(set(lines)) == 1
+    for writer in writers:
+        writer.kill()
+        writer.wait()
 
 
 @pytest.mark.slow

@@ -90,15 +90,29 @@ class Regressor(L.LightningModule):
 
     def on_validation_epoch_end(self):
         # over all rows, not a mean of batch means: the last batch is smaller than the others
-        self.log("val_mae", (self.errors[0] / max(self.errors[1], 1)).float())
+        error = (self.errors[0] / max(self.errors[1], 1)).float()
+        self.log("val_mae", error)
+        self.plateau.step(
+            float(error)
+        )  # here and not by Lightning, which would step it after the checkpoint is written
 
     def configure_optimizers(self):
         plan = self.training_plan
         optimizer = torch.optim.Adam(self.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay)
-        schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
             optimizer, factor=0.5, patience=plan.plateau_patience
         )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": "val_mae"}}
+        return optimizer
+
+    def on_save_checkpoint(self, checkpoint):
+        checkpoint["plateau"] = dict(self.plateau.state_dict())
+
+    def on_load_checkpoint(self, checkpoint):
+        self.plateau_state = checkpoint["plateau"]
+
+    def on_train_start(self):
+        if state := getattr(self, "plateau_state", None):
+            self.plateau.load_state_dict(state)
 
 # %% ../../nbs/3_learn/20_lightning.ipynb #cell-011
 class WholeCheckpoints(TorchCheckpointIO):
@@ -156,12 +170,17 @@ def fit(
 ) -> Fitted:
     "Fit until the validation error stops falling; leave the best weights in `module`. Resumes if interrupted."
     checkpoints, where = Path(checkpoints), device_of(device)
+    for name, part in (("training", train), ("validation", validation)):
+        if not len(part.windows):
+            raise ValueError(
+                f"there is no {name} window: the records of this split are shorter than lookback {part.windows.lookback} + "
+                f"horizon {part.windows.horizon} rows, or too sparse. Choose a shorter lookback."
+            )
     checkpoints.mkdir(parents=True, exist_ok=True)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    keep = ModelCheckpoint(
-        checkpoints, "best", monitor="val_mae", save_last=True, enable_version_counter=False
-    )
+    best = ModelCheckpoint(checkpoints, "best", monitor="val_mae", enable_version_counter=False)
+    latest = ModelCheckpoint(checkpoints, "last", enable_version_counter=False)  # every epoch, better or not
     precision = (
         ("16-mixed" if where.type == "cuda" else "32-true")
         if training.precision == "auto"
@@ -173,7 +192,7 @@ def fit(
         max_epochs=training.max_epochs,
         precision=precision,
         gradient_clip_val=training.gradient_clip,
-        callbacks=[keep, Report(), EarlyStopping("val_mae", patience=training.patience)],
+        callbacks=[best, latest, Report(), EarlyStopping("val_mae", patience=training.patience)],
         plugins=[WholeCheckpoints()],
         logger=TensorBoardLogger(logs, name="", version=checkpoints.name) if logs else False,
         enable_progress_bar=False,
@@ -191,13 +210,12 @@ def fit(
             warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
             path = last if state else None
             trainer.fit(module, train.to(where), validation.to(where), ckpt_path=path, weights_only=True)
-    best = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
-    module.load_state_dict(best["state_dict"])
+    chosen = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
+    module.load_state_dict(chosen["state_dict"])
     module.eval()
     curve = torch.load(last, map_location="cpu", weights_only=True)["callbacks"]["Report"]["curve"]
-    return Fitted(
-        curve, int(best["epoch"]), curve[int(best["epoch"])]["val_mae"], state["epoch"] if state else None
-    )
+    epoch = int(chosen["epoch"])
+    return Fitted(curve, epoch, curve[epoch]["val_mae"], state["epoch"] if state else None)
 
 
 def _finished(state: dict, training: Training) -> bool:

@@ -12,9 +12,12 @@ import copy
 import json
 import os
 import re
+import shutil
 import sys
+import tempfile
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -147,10 +150,30 @@ def _failure(name: str, notebook: Path, kept: Path, error) -> str:
     own = [frame for frame in frames if "medlab" in frame or "Cell" in frame][-2:]
     trace = "\n".join("    " + line for line in "\n".join(own).splitlines()[-14:])
     return (
-        f"\n{name} failed\n  notebook: {notebook.relative_to(root())}\n  cell: {error.exec_count} of the notebook, which reads\n{source}\n"
+        f"\n{name} failed\n  notebook: {notebook.relative_to(root())}\n  cell: number {error.cell_index + 1} of the executed notebook, which reads\n{source}\n"
         f"  where:\n{trace}\n  error: {error.ename}: {error.evalue[:1500]}\n"
         f"  the notebook as far as it got: {kept.relative_to(root())}\n"
     )
+
+
+@contextmanager
+def _own_folder(study: str, stage: str):
+    "Folders of this run alone, gone afterwards: two runs of a stage must not meet. Sockets need a short path."
+    (root() / ".medlab").mkdir(exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f"run-{study}-{stage}-", dir=root() / ".medlab"))
+    sockets = Path(tempfile.mkdtemp(prefix="medlab-"))
+    try:
+        yield scratch, sockets
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(sockets, ignore_errors=True)
+
+
+def _keep(working: Path, study: str, stage: str) -> Path:
+    "Keep the notebook of a failed run, with its error, where the message says."
+    kept = root() / ".medlab" / "failed" / f"{study}-{stage}.ipynb"
+    kept.parent.mkdir(exist_ok=True)
+    return Path(shutil.copy(working, kept))
 
 
 def run(
@@ -163,44 +186,49 @@ def run(
     import nbformat
     import papermill
     from jupyter_client.manager import AsyncKernelManager
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
+    from traitlets import Unicode
 
     from medlab.run.html import write_html
 
-    class LocalKernel(AsyncKernelManager):
-        "Speaks over a socket file where there is one: no port, and no other user of the machine can listen."
-
-        transport = "ipc" if os.name == "posix" else "tcp"
-
     notebook, values = stage_notebook(study, stage), parameters(study, stage, overrides)
     name = f"{study} {stage}"
-    scratch = root() / ".medlab"
-    kept = scratch / "failed" / f"{study}-{stage}.ipynb"
-    channel = scratch / f"progress-{study}-{stage}.jsonl"
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    channel.unlink(missing_ok=True)
-    os.environ.update(MEDLAB_PROGRESS=str(channel), MEDLAB_ROOT=str(root()), PYTHONHASHSEED="0")
-    stop = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(channel, name, stop), daemon=True)
-    watcher.start()
-    try:
-        papermill.execute_notebook(
-            notebook, kept, values, cwd=root(), progress_bar=False, kernel_name="python3", language="python",
-            kernel_manager_class=LocalKernel, log_output=False,
-        )  # fmt: skip
-    except PapermillExecutionError as error:
-        raise StageError(_failure(name, notebook, kept, error)) from None
-    finally:
-        stop.set()
-        watcher.join()
-        channel.unlink(missing_ok=True)
-        os.environ.pop("MEDLAB_PROGRESS")
-    executed = scrub(nbformat.read(kept, 4))
+    with _own_folder(study, stage) as (scratch, sockets):
+
+        class LocalKernel(AsyncKernelManager):
+            "Speaks over a socket file where there is one: no port, and no other user of the machine can listen."
+
+            transport = "ipc" if os.name == "posix" else "tcp"
+            connection_file = Unicode(str(sockets / "kernel.json"))
+
+        channel, working = scratch / "progress.jsonl", scratch / "notebook.ipynb"
+        os.environ.update(MEDLAB_PROGRESS=str(channel), MEDLAB_ROOT=str(root()), PYTHONHASHSEED="0")
+        stop = threading.Event()
+        watcher = threading.Thread(target=_watch, args=(channel, name, stop), daemon=True)
+        watcher.start()
+        try:
+            papermill.execute_notebook(
+                notebook, working, values, cwd=root(), progress_bar=False, kernel_name="python3", language="python",
+                kernel_manager_class=LocalKernel, log_output=False,
+            )  # fmt: skip
+        except PapermillExecutionError as error:
+            raise StageError(_failure(name, notebook, _keep(working, study, stage), error)) from None
+        except DeadKernelError:
+            kept = _keep(working, study, stage).relative_to(root())
+            raise StageError(
+                f"\n{name} failed\n  notebook: {notebook.relative_to(root())}\n  error: its process died without a word, most "
+                f"often because memory ran out (then: a smaller batch, a shorter lookback, fewer rows)\n  as far as it got: {kept}\n"
+            ) from None
+        finally:
+            stop.set()
+            watcher.join()
+            os.environ.pop("MEDLAB_PROGRESS")
+        executed = scrub(nbformat.read(working, 4))
     destination = root() / values.get("reports", f"reports/{study}") / "notebooks" / f"{stage}.ipynb"
     with atomic(destination) as file:
         nbformat.write(executed, file)
     write_html(destination.parent.parent / "pages" / f"{stage}.html", executed)
-    kept.unlink()
     return destination
 
 

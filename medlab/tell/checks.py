@@ -19,7 +19,14 @@ from .tables import interval, number, p_value
 from .words import called, group_name, plain_test
 
 # %% ../../nbs/4_tell/39_checks.ipynb #cell-004
-_STATUS = {"ok": "ok", "unclear": "unclear", "concern": "concern", "not assessable": "none", "pass": "ok"}
+_STATUS = {
+    "ok": "ok",
+    "unclear": "unclear",
+    "concern": "concern",
+    "not assessable": "none",
+    "not applicable": "none",
+    "pass": "ok",
+}
 
 
 def _sentence(text: str, study: Study, names: dict, smallest: int) -> str:
@@ -144,7 +151,12 @@ def what_was_audited(
     names: dict,  # patient id -> pseudonym
 ) -> Section:
     "What was checked for leaks."
-    words = {"pass": "passed", "fail": "failed", "not assessable": "not assessable"}
+    words = {
+        "pass": "passed",
+        "fail": "failed",
+        "not assessable": "could not be made",
+        "not applicable": "not applicable",
+    }
     status = lambda row: (
         _STATUS.get(row["verdict"]) or ("concern" if row["severity"] == "error" else "unclear")
     )

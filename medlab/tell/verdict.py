@@ -156,8 +156,10 @@ def from_audit(
         return [("unclear", "No leakage audit was made.", "nobody has looked for leaks")]
     failed = [row for row in audit if row["verdict"] == "fail"]
     unknown = sum(row["verdict"] == "not assessable" for row in audit)
-    passed = len(audit) - len(failed) - unknown
+    idle = sum(row["verdict"] == "not applicable" for row in audit)
+    passed = len(audit) - len(failed) - unknown - idle
     rest = f"{passed} of {len(audit)} checks passed" + (f", {unknown} could not be made" if unknown else "")
+    rest += f", {idle} did not apply" if idle else ""
     reasons = []
     for row in sorted(failed, key=lambda row: row["severity"] != "error"):
         grave = row["severity"] == "error"

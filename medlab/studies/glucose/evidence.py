@@ -15,7 +15,7 @@ from ...core.files import read_json
 from ...core.seeds import stream
 from ...judge.audit import Evidence
 from ...shape.scaling import RobustScaler
-from .forecast import load_series, split_windows, training_rows
+from .forecast import load_series, split_windows
 from .prepare import FEATURES, replay
 
 # %% ../../../nbs/5_studies/glucose/85_evidence.ipynb #cell-004
@@ -59,6 +59,12 @@ def gather(
         outputs=np.concatenate(y),
         features=tuple(FEATURES),
         fitted={"n_rows": scaler.n_rows, "rows_digest": scaler.rows_digest},
-        training_rows=training_rows(series),
+        training_rows=series.loc[series["split"] == "train", FEATURES].to_numpy(
+            np.float64
+        ),  # not by the fitter's own function
+        truth=series.loc[series["reading"].notna(), ["subject", "time", "reading"]].rename(
+            columns={"reading": "y"}
+        ),
+        simulated=manifest["simulated"],
         shares_subjects=True,  # the study forecasts a person's own future
     )

@@ -167,7 +167,7 @@ def oracle_rows(
 ) -> (
     pd.DataFrame | None
 ):  # the same rows with the oracle's forecast and its own interval; None where there is no oracle
-    "The oracle on the test rows, if the cohort has one that covers them all."
+    "The oracle on the test rows, if the cohort has one; ValueError if it does not cover them all."
     path = Path(data) / "oracle.parquet"
     if not path.exists():
         return None
@@ -179,7 +179,10 @@ def oracle_rows(
         how="left",
     )
     if merged["median"].isna().any():
-        return None
+        raise ValueError(
+            f"{path} lacks {int(merged['median'].isna().sum()):,} of {len(merged):,} test rows: it forecasts every 15 minutes, so "
+            "evaluation_stride must be a multiple of 3; and it must be the oracle of these very data"
+        )
     limits = study.target("glucose")
     clip = lambda column: merged[column].clip(limits.lower, limits.upper)
     return rows.assign(
