@@ -49,12 +49,12 @@ def _export(network, example, path: Path) -> None:
 
 
 def _torchscript(network, path: Path) -> None:
-    "TorchScript without its debug records."
+    "TorchScript without its debug records, and without the id that is a hash of them."
     buffer = io.BytesIO()
     torch.jit.save(torch.jit.script(network), buffer)
     with atomic(path, "wb") as file, zipfile.ZipFile(buffer) as old, zipfile.ZipFile(file, "w") as new:
         for entry in old.infolist():
-            if not entry.filename.endswith(".debug_pkl"):
+            if not entry.filename.endswith((".debug_pkl", "serialization_id")):
                 name = "model/" + entry.filename.split("/", 1)[1]
                 new.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), old.read(entry))
 
