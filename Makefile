@@ -53,7 +53,9 @@ tensorboard: $(READY) ## look at learning curves
 
 notebooks: $(READY) ## rerun all library notebooks and store their figures
 	@nbdev_export && for n in nbs/[0-9]_*/*.ipynb nbs/5_studies/*/*.ipynb; do echo $$n; \
-	  MEDLAB_PROGRESS=off jupyter nbconvert --log-level ERROR --to notebook --execute --inplace $$n || exit 1; done && nbdev_clean
+	  MEDLAB_PROGRESS=off jupyter nbconvert --log-level ERROR --to notebook --execute --inplace $$n || exit 1; \
+	  python -c 'import sys, nbformat as f; from medlab.run.stage import scrub; n = sys.argv[1]; f.write(scrub(f.read(n, 4)), n)' $$n; \
+	done && nbdev_clean
 
 sample-data: $(READY) ## simulate the sample data again and version them (changes data.dvc)
 	@python -m medlab.studies.glucose.simulate data/glucose && dvc add -q data && dvc push -q

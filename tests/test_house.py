@@ -89,6 +89,17 @@ def test_notebooks_are_of_middling_size():
     assert sizes[len(sizes) // 2] <= 150
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: str(p.relative_to(ROOT / "nbs")))
+def test_stored_outputs_tell_nothing_about_the_machine_they_were_made_on(path):
+    for cell, _ in sources(path):
+        for output in cell.get("outputs", []):
+            assert output.get("name") != "stderr", "error stream stored; `make notebooks` scrubs it"
+            text = json.dumps(
+                {k: v for k, v in output.get("data", {}).items() if k.startswith("text/")}
+            ) + "".join(output.get("text", []))
+            assert not re.search(r"site-packages|/tmp/|/home/", text), text[:300]
+
+
 @pytest.mark.parametrize("path", STAGES, ids=lambda p: str(p.relative_to(ROOT / "nbs")))
 def test_a_stage_notebook_has_parameters_no_output_and_reads_like_a_paper(path):
     cells = sources(path)

@@ -158,7 +158,9 @@ def at_work(project, stage, process):
         elif stage == "train":
             busy = list((project / ".medlab/checkpoints").glob("*/last.ckpt"))
         else:  # papermill saves after each cell: two are done, the third is working
-            books = [p.read_text() for p in (project / ".medlab").glob(f"run-glucose-{stage}-*/notebook.ipynb")]
+            books = [
+                p.read_text() for p in (project / ".medlab").glob(f"run-glucose-{stage}-*/notebook.ipynb")
+            ]
             busy = [b for b in books if b.count('"status": "completed"') >= 2]
         if busy:
             with suppress(psutil.NoSuchProcess):
@@ -200,7 +202,12 @@ def test_the_whole_pipeline_survives_a_kill_in_every_stage(project):
     (project / "dvc.lock").unlink()
     for stage in stages:
         process = subprocess.Popen(
-            ["dvc", "repro"], cwd=project, env=environment(project), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            ["dvc", "repro"],
+            cwd=project,
+            env=environment(project),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         for line in process.stdout:
             if f"'{stage}@glucose'" in line and "Running" in line:

@@ -208,6 +208,9 @@ def fit(
                 "ignore", message=".*does not have many workers.*"
             )  # no workers by design
             warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
+            warnings.filterwarnings(
+                "ignore", message=".*Checkpoint directory.*exists.*"
+            )  # that is what resuming means
             path = last if state else None
             trainer.fit(module, train.to(where), validation.to(where), ckpt_path=path, weights_only=True)
     chosen = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
