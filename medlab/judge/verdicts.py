@@ -78,7 +78,11 @@ MINIMUM_PATIENTS = 10  # for any p-value or verdict: the spread between fewer pe
 MINIMUM_PATIENTS_SHARE = 30  # for a verdict on a share: near 100 % a few patients say little about the rest
 
 # %% ../../nbs/2_judge/56_verdicts.ipynb #cell-010
-COLUMNS = ["study", "test", "family", "model", "target", "horizon", "group", "n_subjects", "n_rows", "icc", "design_effect", "statistic", "df", "p", "p_adjusted", "adjustment", "effect", "effect_low", "effect_high", "effect_unit", "tolerance", "tolerance_source", "verdict", "assumes_independence", "method", "function", "library_version", "sentence", "n_effective", "minimum_detectable_effect"]
+COLUMNS = (
+    "study test family model target horizon group n_subjects n_rows icc "
+    "design_effect statistic df p p_adjusted adjustment effect effect_low effect_high effect_unit "
+    "tolerance tolerance_source verdict assumes_independence method function library_version sentence n_effective minimum_detectable_effect"
+).split()
 TIME_UNITS = {
     "s": ("second", 1000),
     "min": ("minute", 60_000),
