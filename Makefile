@@ -30,6 +30,7 @@ data: $(READY) ## get the versioned sample data from the DVC remote inside the r
 	@dvc pull -q data.dvc
 
 reports: data ## reproduce every result and report from the versioned data
+	@python -m json.tool .dvc/tmp/rwlock >/dev/null 2>&1 || rm -f .dvc/tmp/rwlock # half-written when DVC was killed
 	@dvc repro
 	@echo && echo "Open in a browser:" && for page in reports/*/report.html; do echo "  $(CURDIR)/$$page"; done
 

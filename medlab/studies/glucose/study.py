@@ -40,7 +40,7 @@ study = Study(
     ),
     not_for_use=(
         "Dosing insulin, replacing an alarm, or people without a sensor and a pump. "
-        "It has not been tried on new patients, children under 7, pregnancy or hospital care."
+        "It has not been tried on new patients, anyone under 18, pregnancy or hospital care."
     ),
     key_horizons=(15.0, 30.0, 45.0, 60.0),
 )
