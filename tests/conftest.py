@@ -1,17 +1,14 @@
 "Shared fixtures."
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("MEDLAB_PROGRESS", "off")
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(scope="session")
-def root() -> Path:
-    return ROOT
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +43,13 @@ def write_cohort(folder: Path, subjects: int = 4, ticks: int = 900, seed: int = 
         "pump_serial,subject\n" + "".join(f"{100 + n},S{n}\n" for n in range(subjects))
     )
     return folder
+
+
+def loaded(modules: list[str], heavy: tuple[str, ...]) -> list[str]:
+    "Which of the heavy packages a fresh Python holds after importing these modules."
+    code = (
+        f"import sys\nfor m in {modules!r}: __import__(m)\nprint(*[m for m in {heavy!r} if m in sys.modules])"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()

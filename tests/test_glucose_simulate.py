@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import loaded
 
 from medlab.core.files import digest, read_about
 from medlab.studies.glucose.day import chance, step
@@ -333,13 +334,5 @@ def test_summary_against_a_series_known_by_hand():
 
 
 def test_the_simulator_loads_no_deep_learning():
-    import subprocess
-    import sys
-
-    code = "import sys, medlab.studies.glucose.simulate, medlab.studies.glucose.oracle; print({'torch','tensorflow','matplotlib'} & set(sys.modules))"
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        == "set()"
-    )
+    simulator = ["medlab.studies.glucose.simulate", "medlab.studies.glucose.oracle"]
+    assert loaded(simulator, ("torch", "tensorflow", "matplotlib")) == []

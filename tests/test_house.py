@@ -4,10 +4,9 @@ import ast
 import json
 import re
 import subprocess
-import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, loaded
 
 FLOORS = ["core", "shape", "judge", "learn", "tell", "studies", ("run", "serve")]
 NOTEBOOKS = sorted(
@@ -111,13 +110,8 @@ def test_a_stage_notebook_has_parameters_no_output_and_reads_like_a_paper(path):
 
 
 def test_importing_medlab_is_light():
-    code = "import sys, medlab, medlab.core.project, medlab.core.files; print([m for m in ('torch', 'tensorflow', 'matplotlib') if m in sys.modules])"
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        == "[]"
-    )
+    light = ["medlab", "medlab.core.project", "medlab.core.files"]
+    assert loaded(light, ("torch", "tensorflow", "matplotlib")) == []
 
 
 @pytest.mark.parametrize("floor_name", ["core", "shape", "judge", "tell", "studies", "run"])
@@ -128,19 +122,12 @@ def test_only_learning_loads_torch(floor_name):
         for p in MODULES
         if p.relative_to(ROOT).parts[1] == floor_name and p.stem != "model"
     ]
-    code = f"import sys\nfor m in {modules!r}: __import__(m)\nprint([m for m in ('torch', 'tensorflow', 'lightning', 'papermill', 'dvc') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert loaded(modules, ("torch", "tensorflow", "lightning", "papermill", "dvc")) == []
 
 
 def test_training_code_needs_neither_papermill_nor_dvc():
-    code = "import sys, medlab.learn.lightning, medlab.learn.bundle, medlab.studies.glucose.model; print([m for m in ('papermill', 'dvc', 'tensorflow') if m in sys.modules])"
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        == "[]"
-    )
+    training = ["medlab.learn.lightning", "medlab.learn.bundle", "medlab.studies.glucose.model"]
+    assert loaded(training, ("papermill", "dvc", "tensorflow")) == []
 
 
 def test_no_print_and_no_star_imports_in_the_package():

@@ -90,9 +90,6 @@ def long_rows(
     hour = (
         np.arctan2(series["sin_time"], series["cos_time"]).to_numpy()[origin] % (2 * np.pi) * 24 / (2 * np.pi)
     )
-    raw = Windows(series[["bg"]].to_numpy(float), windows.targets, windows.ends, 4, windows.horizon).inputs()[
-        :, :, 0
-    ]
     rows = pd.DataFrame(
         {
             "split": split,
@@ -103,7 +100,7 @@ def long_rows(
             "y": y,
             "lo": np.nan,
             "hi": np.nan,
-            "by_trend": trend(raw)[window],
+            "by_trend": trend(past_readings(series, windows, 4))[window],
             "by_night": np.where(hour < 6, "00 to 06", "06 to 24"),
             "by_range": np.select([y < 70, y > 180], ["below 70", "above 180"], "70 to 180"),
             "by_censored": series["censored"].to_numpy()[answer] != 0,
