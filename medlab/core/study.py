@@ -24,15 +24,20 @@ class Target:
     tolerance_relative: float  # ... or within this fraction of the truth, whichever is larger
     tolerance_source: str  # where those limits come from
     decimals: int = 0  # digits after the point in tables for people
+    allowed_relative: float = 0.02  # half of all predictions should be within this fraction of the truth
+    allowed_source: str = (
+        "the project's first source document: columns that are off by more than 2 % are named"
+    )
 
     def __post_init__(self):
         if not self.lower < self.upper:
             raise ValueError(
                 f"target '{self.name}': lower bound {self.lower} is not below upper bound {self.upper}"
             )
-        if self.bias_tolerance <= 0 or self.tolerance_absolute < 0 or self.tolerance_relative < 0:
+        wrong = self.tolerance_absolute < 0 or self.tolerance_relative < 0 or self.allowed_relative <= 0
+        if self.bias_tolerance <= 0 or wrong:
             raise ValueError(f"target '{self.name}': tolerances must be positive")
-        if not self.bias_source.strip() or not self.tolerance_source.strip():
+        if not all(s.strip() for s in (self.bias_source, self.tolerance_source, self.allowed_source)):
             raise ValueError(f"target '{self.name}': a tolerance needs a source that a reader can look up")
 
 

@@ -49,8 +49,9 @@ def _cell(rows, reference, study, target, horizon, group, **settings) -> Cell:
         other = reference["yhat"].to_numpy(float)[theirs]
     time = milliseconds(rows["time"], study)
     time = None if time is None else time[order]
+    by = {c: labels_of(rows[c]).to_numpy()[order] for c in rows if c.startswith("by_")}
     return Cell(
-        study, target, horizon, group, names, subject[order], time, y, yhat, lo, hi, other, **settings
+        study, target, horizon, group, names, subject[order], time, y, yhat, lo, hi, other, by=by, **settings
     )
 
 
@@ -81,18 +82,24 @@ def cells(
             "or set predictions.attrs['level']"
         )
     against = rows[rows["model"] == study.reference] if study.reference != study.primary else rows.iloc[:0]
+    before = predictions[predictions["split"].eq("calibration") & predictions["model"].eq(study.primary)]
     found = []
     for target in study.targets:
         for horizon in study.key_horizons or study.horizons:
             mine = _here(own, target.name, horizon)
             theirs = None if against.empty else _here(against, target.name, horizon)
+            earlier = _here(before, target.name, horizon)
+            known = (
+                (earlier["yhat"] - earlier["y"]).to_numpy(float),
+                earlier["subject"].astype(str).to_numpy(),
+            )
+            settings |= {"nominal": nominal, "calibration": known if len(earlier) else None}
             parts = {"all": mine}
             if by is not None:
                 parts = {
                     f"{by}={value}": part for value, part in mine.groupby(labels_of(mine[by]), sort=True)
                 }
             for group, part in parts.items():
-                settings["nominal"] = nominal
                 found.append(
                     _cell(part, theirs if by is None else None, study, target, horizon, group, **settings)
                 )

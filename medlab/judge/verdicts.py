@@ -7,7 +7,7 @@ __all__ = ['CONVENTIONS', 'MINIMUM_PATIENTS', 'MINIMUM_PATIENTS_SHARE', 'COLUMNS
            'number', 'people', 'row', 'interval_text']
 
 # %% ../../nbs/2_judge/56_verdicts.ipynb #cell-002
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 
 import numpy as np
@@ -111,6 +111,12 @@ class Cell:
     level: float = 0.95  # of the effects' intervals
     n_resamples: int = 2000
     seed: int = 0
+    by: dict[str, np.ndarray] = field(
+        default_factory=dict
+    )  # "by_x" -> (n_rows,) text, "missing" where unknown
+    calibration: tuple[np.ndarray, np.ndarray] | None = (
+        None  # residuals and patient ids of the calibration split
+    )
 
     @property
     def residual(self) -> np.ndarray:  # (n_rows,) positive where the model reads high
