@@ -66,8 +66,8 @@ picture: $(READY) ## photograph the report's first screen for the README (needs 
 	  --disable-component-update --disable-sync --hide-scrollbars --user-data-dir=$$(mktemp -d) --window-size=1280,980 \
 	  --screenshot=$(CURDIR)/nbs/images/report.png file://$(CURDIR)/reports/glucose/report.html 2>/dev/null
 
-benchmarks: $(READY) ## measure against what one would use instead; writes benchmarks/results.md
-	@python benchmarks/run.py
+benchmarks: $(READY) ## measure against what one would use instead; writes benchmarks/*.md
+	@python benchmarks/run.py && OMP_NUM_THREADS=1 python benchmarks/bootstrap.py
 
 clean: ## remove the environment and everything that the pipeline made; data and sources stay
 	@rm -rf $(VENV) artifacts logs .medlab .pytest_cache .ruff_cache *.egg-info build

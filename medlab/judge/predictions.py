@@ -63,9 +63,9 @@ def validate(
     "Raise `PredictionsError` with every broken rule, or return the frame."
     import pandera.errors
 
-    problems = []
+    problems, rows = [], frame.reset_index(drop=True)  # positions, whatever the frame's own index is
     try:
-        schema(study).validate(frame, lazy=True)
+        schema(study).validate(rows, lazy=True)
     except pandera.errors.SchemaErrors as errors:
         for (column, check), group in errors.failure_cases.groupby(
             ["column", "check"], dropna=False, sort=False
@@ -80,7 +80,7 @@ def validate(
                 where = f" in {len(group):,} row(s), first at {at}" if at else ""
                 problems.append(f"column '{column}': {check} fails{where} (e.g. {cases.iloc[0]})")
     if {*KEYS, "model", "split", "y", "yhat", "lo", "hi"} <= set(frame.columns):
-        problems += _cross_rules(frame, study)
+        problems += _cross_rules(rows, study)
     if problems:
         raise PredictionsError(
             f"predictions of study '{study.name}' break {len(problems)} rule(s):\n- "
@@ -107,22 +107,28 @@ def _cross_rules(frame: pd.DataFrame, study: Study) -> list[str]:
     half = frame["lo"].isna() != frame["hi"].isna()
     if half.any():
         problems.append(f"only one end of the interval given: {_rows(frame, half)}")
+    series = frame.groupby(
+        ["model", "split", "subject", "target", "horizon"], observed=True, sort=False
+    ).ngroup()
+    order = np.argsort(series.to_numpy(), kind="stable")
+    number, time = series.to_numpy()[order], frame["time"].to_numpy()[order]
     backwards = np.zeros(len(frame), bool)
-    same = np.ones(len(frame) - 1, bool)
-    for column in ("model", "split", "subject", "target", "horizon"):
-        value = frame[column].astype(str).to_numpy() if column != "horizon" else frame[column].to_numpy()
-        same &= value[1:] == value[:-1]
-    backwards[1:] = same & (frame["time"].to_numpy()[1:] < frame["time"].to_numpy()[:-1])
+    backwards[order[1:]] = (number[1:] == number[:-1]) & (time[1:] < time[:-1])
     if backwards.any():
         problems.append(f"time runs backwards within a subject: {_rows(frame, backwards)}")
     if not twice.any():
         problems += _unpaired(frame)
     if study.kind == "binary":
-        for target, y in frame.groupby("target", observed=True)["y"]:
-            if set(np.unique(y)) != {0.0, 1.0}:
-                problems.append(
-                    f"target '{target}': a yes/no outcome needs both 0 and 1, found {np.unique(y)[:5]}"
-                )
+        outside = ~frame["yhat"].between(0, 1) & frame["yhat"].notna()
+        if outside.any():
+            problems.append(f"yhat is no probability (below 0 or above 1): {_rows(frame, outside)}")
+        other = ~frame["y"].isin([0.0, 1.0]) & frame["y"].notna()
+        if other.any():
+            problems.append(f"a yes/no outcome y must be 0 or 1: {_rows(frame, other)}")
+        for (split, target), rows in frame[~other].groupby(["split", "target"], observed=True):
+            if rows["y"].nunique() == 1:
+                only = f"all {len(rows):,} outcomes are {rows['y'].iloc[0]:g}, from position {rows.index[0]}"
+                problems.append(f"split '{split}', target '{target}': one class only, {only}")
     return problems
 
 

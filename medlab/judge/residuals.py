@@ -17,6 +17,7 @@ from .engines import NOTHING, sign_flip
 from .metrics import labels_of
 from .multiplicity import ADJUSTMENTS
 from .patterns import memory, spread
+from .predictions import validate
 from .verdicts import COLUMNS, MINIMUM_PATIENTS, TIME_UNITS, Cell, Limit, row
 
 # %% ../../nbs/2_judge/60_residuals.ipynb #cell-004
@@ -145,12 +146,15 @@ def run(
     n_resamples: int = 2000,  # patients drawn, signs flipped
     seed: int = 0,
     adjustment: str = "Benjamini-Hochberg",  # or "Holm"; bias always uses max-T
+    validated: bool = False,  # the table comes from `predictions.read`, which has validated it
 ) -> pd.DataFrame:  # one row per test, target, horizon and group; columns as in `verdicts.COLUMNS`
     "Ask every question of the residual battery of the study's own model at its key horizons."
     if study.kind != "regression":
         raise ValueError(f"study '{study.name}' is of kind '{study.kind}'; this battery judges regression")
     if adjustment not in ADJUSTMENTS:
         raise ValueError(f"adjustment must be one of {list(ADJUSTMENTS)}, not '{adjustment}'")
+    if not validated:
+        validate(predictions, study)
     settings = {"level": level, "n_resamples": n_resamples, "seed": seed}
     whole = cells(predictions, study, split, **settings)
     moving = cells(predictions, study, split, by="by_trend", **settings) if "by_trend" in predictions else []
