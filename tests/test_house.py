@@ -58,7 +58,7 @@ def test_the_import_rule_can_fail(tmp_path):
     assert (
         floor("medlab.core.files") < floor("medlab.judge.metrics") < floor("medlab.studies.glucose.prepare")
     )
-    assert "medlab.judge.predictions" in imported(ROOT / "medlab/judge/audit.py")
+    assert "medlab.judge.evidence" in imported(ROOT / "medlab/judge/audit.py")
 
 
 def sources(path):

@@ -25,7 +25,7 @@ from medlab.judge.verdicts import (
 # %% ../../nbs/2_judge/57_averages.ipynb #cell-006
 def bias(
     cell: Cell,
-    flipped: tuple[float, float] | None = None,  # sign-flip p and its max-T adjustment, from the whole family
+    flipped: float | None = None,  # sign-flip p, where the family's flips have been made already
 ) -> list[dict]:
     "R1: mean residual over patients, by t-test and sign-flip, and by t-test on rows for comparison."
     from scipy.stats import ttest_1samp
@@ -33,8 +33,7 @@ def bias(
     r, target = cell.residual, cell.target
     found = mean_test(cell.means(r), 0.0, cell.level)
     if flipped is None:
-        p, family = sign_flip(cell.means(r), stream(cell.seed, "bias"), cell.n_resamples)
-        flipped = p[0], family[0]
+        flipped = sign_flip(cell.means(r), stream(cell.seed, "bias"), cell.n_resamples)[0][0]
     digits = target.decimals + 1
     side = "high" if found.estimate >= 0 else "low"
     text = f"On average the model reads {number(abs(found.estimate), digits)} {target.unit} {side}{cell.ahead}{cell.where}"
@@ -62,15 +61,9 @@ def bias(
         function="medlab.judge.engines.mean_test",
     )
     by_flip = row(
-        cell, "bias_sign_flip", "bias", Result(found.estimate, found.low, found.high, found.se, found.statistic, found.df, flipped[0]),
+        cell, "bias_sign_flip", "bias", Result(found.estimate, found.low, found.high, found.se, found.statistic, found.df, flipped),
         **shared, method="sign-flip of patient means", function="medlab.judge.engines.sign_flip",
     )  # fmt: skip
-    for one in (by_t, by_flip):
-        if not np.isnan(one["p"]):
-            one |= {
-                "p_adjusted": max(one["p"], flipped[1]),
-                "adjustment": "patient sign-flip max-T over targets and horizons",
-            }
     if not cell.varies:
         return [by_t, by_flip]
     naive = ttest_1samp(r, 0)

@@ -23,7 +23,7 @@ class Evidence:
     people: pd.DataFrame | None = (
         None  # subject, split, and what does not change: birth year, sex, height ...
     )
-    examples: pd.DataFrame | None = None  # subject, split, row, y, x_*, by_*: flat, see above
+    examples: pd.DataFrame | None = None  # subject, split, row, y, x_*, by_*, oracle: flat, see above
     outputs: np.ndarray | None = None  # (n, horizon) what the model is asked for, NaN where unknown
     inputs: np.ndarray | None = None  # (n, lookback, features) what it is given, same rows as `outputs`
     features: tuple[str, ...] = ()  # names of the last axis of `inputs`
@@ -41,7 +41,9 @@ class Evidence:
     twin: pd.DataFrame | None = (
         None  # permutation, subject, y, yhat: a probe trained and judged on permuted outcomes
     )
-    training: pd.DataFrame | None = None  # subject, y, yhat: the model on the rows that it was trained on
+    training: pd.DataFrame | None = (
+        None  # subject, y, yhat, and horizon if there are several: the model on training rows
+    )
     trials: pd.DataFrame | None = None  # requested_*, resolved_*, value: one line per trial of a search
     truth: pd.DataFrame | None = None  # subject, time, y: what was measured, from the prepared data
     simulated: bool = False  # whether the data come from a simulator, so that an oracle must exist
@@ -49,7 +51,9 @@ class Evidence:
         False  # the same people are in all splits by design (forecasting one's own future)
     )
     is_series: bool = True  # whether the study claims that rows of a patient follow each other in time
-    reasons: dict[str, str] = field(default_factory=dict)  # check -> why its question does not arise here
+    reasons: dict[str, str] = field(
+        default_factory=dict
+    )  # check -> why its question does not arise here; it excuses missing evidence, never a finding
 
 # %% ../../nbs/2_judge/69_evidence.ipynb #cell-006
 @dataclass(frozen=True)

@@ -1,0 +1,427 @@
+"""Binary outcomes: calibration, curve, discrimination, net benefit. Size, references, oracles, invariances, small inputs."""
+
+from dataclasses import replace
+from importlib.resources import files
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from scipy.special import expit, logit
+
+from medlab.core.seeds import stream
+from medlab.core.study import Study, Target
+from medlab.judge import calibration_curve, discrimination, recalibration, risks
+from medlab.judge.verdicts import COLUMNS, Cell
+
+SEPSIS = Target("sepsis", "Sepsis", "risk", 0, 1, 0.05, "a source", 0.1, 0.0, "a source", 2)
+STUDY = Study(
+    "example", "Example", "Who will fall ill?", "binary", (SEPSIS,), (6.0,), "h", "UTC timestamp", "model", "base rate",
+    (), "To test.", "Anything else.",
+)  # fmt: skip
+N = 200  # simulated studies per size test
+CALIBRATION = (
+    risks.calibration_in_the_large,
+    recalibration.calibration_intercept,
+    recalibration.calibration_slope,
+    risks.spiegelhalter,
+    risks.hosmer_lemeshow,
+    calibration_curve.flexible_calibration,
+)
+QUESTIONS = (*CALIBRATION, discrimination.discrimination, discrimination.net_benefit)
+
+
+def cell(p, y, subject=None, n_resamples=199):
+    "From (patients, rows) arrays, or from flat ones with a patient for each row."
+    p, y = np.asarray(p, float), np.asarray(y, float)
+    subject = np.repeat(np.arange(len(p)), p.shape[1]) if subject is None else np.asarray(subject)
+    names, empty = np.arange(subject.max() + 1), np.full(y.size, np.nan)
+    return Cell(
+        STUDY, SEPSIS, 6.0, "all", names, subject, None, y.ravel(), p.ravel(), empty, empty, None, np.nan,
+        n_resamples=n_resamples,
+    )  # fmt: skip
+
+
+def answers(one, questions=QUESTIONS):
+    return pd.DataFrame([line for question in questions for line in question(one)]).set_index("test")
+
+
+def assert_size(p):
+    low, high = stats.binom.interval(0.999, len(p), 0.05)
+    alarms = int((np.asarray(p) < 0.05).sum())
+    assert low <= alarms <= high, f"{alarms} false alarms of {len(p)}; {low:.0f} to {high:.0f} expected"
+
+
+# --------------------------------------------------------------------------- size and coverage: (60, 20, .3, .7)
+
+
+@pytest.fixture(scope="module")
+def perfect():
+    "What the battery says of models that tell the true risks."
+    p, y = risks.clustered_risks(stream(0, "binary worlds"), 60, 20, sets=(N,))
+    return pd.concat([answers(cell(a, b), CALIBRATION) for a, b in zip(p, y, strict=True)])
+
+
+def test_simulated_risks_come_true_and_outcomes_of_a_patient_resemble_each_other():
+    p, y = risks.clustered_risks(stream(0, "true"), 20_000, 10, prevalence=0.15)
+    assert p.mean() == pytest.approx(0.15, abs=0.003)
+    for low, high in ((0, 0.05), (0.1, 0.12), (0.4, 0.6)):
+        among = (p > low) & (p < high)
+        assert y[among].mean() == pytest.approx(p[among].mean(), abs=0.02)
+    gap = y - p
+    assert gap.sum(axis=1).var() > 2 * (p * (1 - p)).sum(axis=1).mean()
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "calibration_in_the_large",
+        "calibration_intercept",
+        "calibration_slope",
+        "calibration_joint",
+        "spiegelhalter",
+        "flexible_calibration",
+    ],
+)
+def test_perfect_models_are_accused_as_often_as_promised(perfect, test):
+    assert_size(perfect.loc[test, "p"])
+    assert (perfect.loc[test, "verdict"] == "concern").mean() <= 0.025
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "calibration_in_the_large_rows",
+        "calibration_slope_rows",
+        "spiegelhalter_rows",
+        "hosmer_lemeshow_rows",
+    ],
+)
+def test_tests_on_rows_accuse_perfect_models(perfect, test):
+    assert (perfect.loc[test, "p"] < 0.05).mean() > 0.2
+    assert perfect.loc[test, "assumes_independence"].all()
+
+
+def test_intervals_of_calibration_hold_the_truth(perfect):
+    for test, truth in (("calibration_in_the_large", 1), ("calibration_intercept", 0), ("calibration_slope", 1), ("spiegelhalter", 0), ("flexible_calibration", 0)):  # fmt: skip
+        rows = perfect.loc[test]
+        held = ((rows["effect_low"] <= truth) & (truth <= rows["effect_high"])).mean()
+        assert 0.89 <= held <= 0.99, test  # 199 resamples, so somewhat short
+
+
+def test_the_curves_index_holds_its_true_value_where_the_model_is_wrong():
+    "Told risks are a known function of the true ones, so that the true index is an average."
+    p, y = risks.clustered_risks(stream(1, "wrong"), 60, 20, sets=(60,))
+    truth = 100 * np.mean(0.5 * p * (1 - p))
+    rows = [
+        calibration_curve.flexible_calibration(cell(a + 0.5 * a * (1 - a), b))[0]
+        for a, b in zip(p, y, strict=True)
+    ]
+    assert np.mean([one["effect_low"] <= truth <= one["effect_high"] for one in rows]) >= 0.92
+    assert np.mean([one["effect"] for one in rows]) == pytest.approx(truth, abs=0.5)
+
+
+def test_a_useless_score_is_not_called_useful():
+    _, y = risks.clustered_risks(stream(2, "useless"), 60, 20, sets=(N,))
+    other, _ = risks.clustered_risks(stream(3, "useless"), 60, 20, sets=(N,))
+    rows = pd.concat(
+        [
+            answers(cell(a, b), (discrimination.discrimination, discrimination.net_benefit))
+            for a, b in zip(other[:150], y[:150], strict=True)
+        ]
+    )
+    assert_size(rows.loc["auroc", "p"])
+    assert (rows.loc["auroc_rows", "p"] < 0.05).mean() > 0.2
+    assert (rows.loc["auroc", "verdict"] == "ok").mean() <= 0.06
+    assert (rows.loc["average_precision", "verdict"] == "ok").mean() <= 0.06
+    assert (rows.loc["net_benefit_30", "verdict"] == "ok").mean() <= 0.06
+
+
+def test_miscalibration_is_found():
+    p, y = risks.clustered_risks(stream(4, "found"), 100, 30, 0.1)
+    found = answers(cell(expit(2 * logit(p)), y))
+    assert found.loc["calibration_slope", "verdict"] == "concern"
+    assert found.loc["calibration_slope", "effect"] == pytest.approx(0.5, abs=0.1)
+    assert "too extreme" in found.loc["calibration_slope", "sentence"]
+    assert found.loc["spiegelhalter", "effect"] > 0
+    low = answers(cell(p / 2, y))
+    assert low.loc["calibration_in_the_large", "effect"] == pytest.approx(2, abs=0.2)
+    assert "too low" in low.loc["calibration_in_the_large", "sentence"]
+    assert low.loc["flexible_calibration", "verdict"] == "concern"
+
+
+# ------------------------------------------------------------------------------------------------ reference values
+
+
+@pytest.fixture(scope="module")
+def births():
+    "Low birth weight, 189 births (Hosmer and Lemeshow), and the fitted risks of Stata's example."
+    import statsmodels.formula.api as formula
+    from statsmodels.genmod.families import Binomial
+
+    data = pd.read_csv(files("statsmodels.genmod") / "tests/results/stata_lbw_glm.csv")
+    data["race"] = data["race"].str.strip('"')
+    fit = formula.glm("low ~ age + lwt + C(race) + smoke + ptl + ht + ui", data, family=Binomial()).fit()
+    assert fit.llf == pytest.approx(-100.72400, abs=1e-5)
+    return data["low"].to_numpy(float), np.asarray(fit.fittedvalues)
+
+
+def test_hosmer_lemeshow_against_stata(births):
+    chi2, df, p, _ = risks.hosmer_lemeshow_test(*births, fitted=True)
+    assert (chi2, df, p) == pytest.approx((9.650683, 8, 0.290404), abs=1e-6)
+    assert risks.hosmer_lemeshow_test(*births)[1] == 10
+    assert discrimination.auroc(*births) == pytest.approx(0.746219, abs=5e-7)
+
+
+@pytest.fixture(scope="module")
+def cancer():
+    "750 patients of the decision-curve tutorial: outcome, marker model, family history."
+    dcurves = pytest.importorskip("dcurves")
+    data = pd.read_csv(files(dcurves) / "data/df_binary.csv")
+    return data, data["cancer"].to_numpy(float), data["cancerpredmarker"].to_numpy(float)
+
+
+def test_calibration_measures_of_the_cancer_model(cancer):
+    _, y, p = cancer
+    sizes = calibration_curve.calibration_errors(calibration_curve.calibration_gap(y, p, len(p)))
+    assert list(sizes.values()) == pytest.approx([0.0127017, 0.0048887, 0.0320154, 0.0458498], abs=5e-8)
+    merged = calibration_curve.calibration_errors(calibration_curve.calibration_gap(y, p))
+    assert merged["ici"] == pytest.approx(0.0127017, abs=1e-4)
+    assert risks.spiegelhalter_test(y, p) == pytest.approx((-0.129765, 0.8968), abs=5e-5)
+    assert risks.brier(y, p) == pytest.approx(0.08492910, abs=5e-9)
+    assert discrimination.auroc(y, p) == pytest.approx(0.86062754, abs=5e-9)
+    found = answers(cell(p, y, np.arange(750)))
+    assert found.loc["calibration_slope", "effect"] == pytest.approx(1, abs=5e-5)
+    assert found.loc["calibration_intercept", "effect"] == pytest.approx(0, abs=5e-5)
+
+
+def test_net_benefit_against_published_values_and_dcurves(cancer):
+    data, y, p = cancer
+    table = discrimination.decision_curve(y, p, np.arange(750), rng=stream(0, "x"), n_resamples=20).set_index(
+        "threshold"
+    )
+    at = [0.05, 0.1, 0.15, 0.2]
+    np.testing.assert_allclose(table.loc[at, "model"], [10.5544, 8.7407, 7.9216, 6.7333], atol=5e-5)
+    np.testing.assert_allclose(table.loc[at, "treat_all"], [9.4737, 4.4444, -1.1765, -7.5], atol=5e-5)
+    family = discrimination.decision_curve(
+        y, data["famhistory"], np.arange(750), [0.2, 0.05, 0.1], rng=stream(0, "x"), n_resamples=20
+    )
+    np.testing.assert_allclose(family["model"], [2.5614, 1.8519, 0.1667], atol=5e-5)
+    from dcurves import dca
+
+    theirs = dca(data=data, outcome="cancer", modelnames=["cancerpredmarker"], thresholds=np.arange(5, 31) / 100)  # fmt: skip
+    model = theirs[theirs["model"] == "cancerpredmarker"].set_index("threshold")["net_benefit"]
+    np.testing.assert_allclose(table["model"], 100 * model.to_numpy(), atol=1e-9)
+
+
+# --------------------------------------------------------------------------------------------------------- oracles
+
+
+def test_areas_with_weights_and_ties_against_scikit_learn():
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    for seed in range(20):
+        rng = stream(seed, "areas")
+        y, weight = rng.integers(0, 2, 80), rng.integers(0, 4, 80)
+        score = rng.normal(size=80).round(seed % 3) + y
+        ours = discrimination.auroc(y, score, weight), discrimination.average_precision(y, score, weight)
+        theirs = (
+            roc_auc_score(y, score, sample_weight=weight),
+            average_precision_score(y, score, sample_weight=weight),
+        )
+        assert ours == pytest.approx(theirs, rel=1e-12)
+
+
+def test_resampled_areas_are_those_of_copied_rows():
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    p, y = (v.ravel() for v in risks.clustered_risks(stream(0, "copies"), 12, 15))
+    p, subject = p.round(2), np.repeat(np.arange(12), 15)
+    ours = discrimination.bootstrap_areas(y, p, subject, stream(0, "d"), 40, 0.9)
+    drawn = discrimination.draw(12, 40, stream(0, "d"))
+    copies = [np.concatenate([np.flatnonzero(subject == one) for one in some]) for some in drawn]
+    theirs = np.array(
+        [[roc_auc_score(y[rows], p[rows]), average_precision_score(y[rows], p[rows])] for rows in copies]
+    )
+    np.testing.assert_allclose(ours.se, theirs.std(axis=0, ddof=0), rtol=1e-9)
+
+
+def test_delong_equals_its_definition_and_the_clustered_test_with_one_row_each():
+    rng = stream(0, "delong")
+    y = rng.integers(0, 2, 60)
+    score = (rng.normal(size=60) + y).round(1)
+    wins = (score[y == 1][:, None] > score[y == 0]) + 0.5 * (score[y == 1][:, None] == score[y == 0])
+    variance = wins.mean(axis=1).var(ddof=1) / (y == 1).sum() + wins.mean(axis=0).var(ddof=1) / (y == 0).sum()
+    by_rows = discrimination.auroc_test(y, score)
+    assert by_rows.estimate == pytest.approx(wins.mean())
+    assert by_rows.se == pytest.approx(np.sqrt(variance), rel=1e-12)
+    by_patients = discrimination.auroc_test(y, score, np.arange(60))
+    assert by_patients.se == pytest.approx(by_rows.se, rel=0.02)
+    drawn = discrimination.bootstrap_areas(y, score, np.arange(60), stream(0, "d"), 2000)
+    assert drawn.se[0] == pytest.approx(by_rows.se, rel=0.1)
+
+
+def test_logistic_regression_against_statsmodels():
+    import statsmodels.api as sm
+
+    p, y = (v.ravel() for v in risks.clustered_risks(stream(0, "glm"), 40, 25))
+    subject, x = np.repeat(np.arange(40), 25), logit(p)
+    for design, offset in ((np.column_stack([np.ones_like(x), x]), None), (np.ones((1000, 1)), x)):
+        ours = recalibration.logistic_regression(design, y, subject, 0.0 if offset is None else offset, "CR1")
+        model = sm.GLM(y, design, family=sm.families.Binomial(), offset=offset)
+        theirs = model.fit(cov_type="cluster", cov_kwds={"groups": subject})
+        factor = (1000 - 1) / (1000 - design.shape[1])  # statsmodels also counts rows
+        np.testing.assert_allclose(ours.coefficients, theirs.params, rtol=1e-8)
+        np.testing.assert_allclose(ours.covariance * factor, theirs.cov_params(), rtol=1e-6, atol=1e-12)
+
+
+def test_the_smoother_is_lowess():
+    from statsmodels.nonparametric.smoothers_lowess import lowess
+
+    rng = stream(0, "lowess")
+    for digits in (1, 2, 8):  # many ties, some, none
+        p = rng.beta(1, 4, 300).round(digits)
+        y = (rng.random(300) < p**1.3).astype(float)
+        theirs = lowess(y, p, frac=2 / 3, it=0, return_sorted=False)
+        np.testing.assert_allclose(p - calibration_curve.calibration_gap(y, p, 300), theirs, atol=1e-9)
+
+
+def test_the_joint_test_and_its_band_agree():
+    "Scheffe's band excludes the model's own risks somewhere only where the Wald test rejects."
+    p, y = risks.clustered_risks(stream(5, "joint"), 60, 20, sets=(60,))
+    rows = [
+        recalibration.calibration_slope(cell(expit(1.5 * logit(a)), b))[1] for a, b in zip(p, y, strict=True)
+    ]
+    excluded = [one["effect_low"] > 0 or one["effect_high"] < 0 for one in rows]
+    assert sum(excluded) > 10
+    assert all(one["p"] < 0.05 for one, out in zip(rows, excluded, strict=True) if out)
+
+
+# ----------------------------------------------------------------------------------------------------- invariances
+
+
+@pytest.fixture(scope="module")
+def study():
+    p, y = risks.clustered_risks(stream(7, "one study"), 40, 15)
+    return p.ravel(), y.ravel(), np.repeat(np.arange(40), 15)
+
+
+def same(a, b, columns=("statistic", "p", "effect", "effect_low", "effect_high"), rows=slice(None)):
+    for column in columns:
+        np.testing.assert_allclose(a.loc[rows, column], b.loc[rows, column], rtol=1e-6, atol=1e-8, err_msg=column)  # fmt: skip
+
+
+def test_every_row_written_twice_changes_nothing_that_counts_patients(study):
+    p, y, subject = study
+    once = answers(cell(p, y, subject))
+    twice = answers(cell(np.repeat(p, 2), np.repeat(y, 2), np.repeat(subject, 2)))
+    ours = ~once["assumes_independence"]
+    same(once, twice, rows=ours)
+    assert (once.loc[~ours, "p"] > twice.loc[~ours, "p"]).all()
+
+
+def test_order_and_names_of_patients_change_no_statistic(study):
+    p, y, subject = study
+    new = stream(0, "names").permutation(40)[subject]
+    order = np.argsort(new, kind="stable")[::1]
+    once, other = answers(cell(p, y, subject)), answers(cell(p[order], y[order], new[order]))
+    same(once, other, ("statistic", "effect"))
+    same(once.drop("flexible_calibration"), other.drop("flexible_calibration"), ("p",))  # resampled
+    shuffled = np.argsort(stream(0, "rows").random(600) + 10 * subject)
+    same(once, answers(cell(p[shuffled], y[shuffled], subject)))
+
+
+def test_swapping_the_outcome_mirrors_calibration(study):
+    p, y, subject = study
+    here, there = answers(cell(p, y, subject)), answers(cell(1 - p, 1 - y, subject))
+    for test in ("calibration_slope", "spiegelhalter", "auroc", "flexible_calibration"):
+        merged = 1e-2 if test == "flexible_calibration" else 1e-6  # quantile bins have an upper end
+        assert there.loc[test, "effect"] == pytest.approx(here.loc[test, "effect"], rel=merged)
+    for test in ("calibration_intercept", "calibration_joint"):
+        assert there.loc[test, "effect"] == pytest.approx(-here.loc[test, "effect"], rel=1e-5)
+        assert there.loc[test, "p"] == pytest.approx(here.loc[test, "p"], rel=1e-5)
+
+
+def test_any_rising_function_of_a_score_discriminates_alike(study):
+    p, y, subject = study
+    a = answers(cell(p, y, subject), (discrimination.discrimination,))
+    b = answers(cell(100 * logit(p) + 7, y, subject), (discrimination.discrimination,))
+    same(a, b)
+
+
+# ------------------------------------------------------------------------------------------------ degenerate cases
+
+
+def degenerate():
+    rng = stream(0, "degenerate")
+    many = np.repeat(np.arange(40), 5)
+    p, y = rng.uniform(0.05, 0.6, 200), rng.integers(0, 2, 200)
+    yield "no event", p, np.zeros(200), many, "the event never happened"
+    yield "only events", p, np.ones(200), many, "the event always happened"
+    yield "three patients with it", p, (many < 3) * 1.0, many, "only 3 of 40 patients had the event"
+    yield "one risk", np.full(200, 0.3), y, many, "all predicted risks are the same"
+    yield "zero or one", (rng.random(200) < 0.4) * 1.0, y, many, "all predicted risks are 0 or 1"
+    yield "parted", np.where(y == 1, 0.8, 0.2) + p / 10, y, many, "part the outcomes perfectly"
+    yield "an oracle", y * 1.0, y, many, "part the outcomes perfectly"
+    yield "always wrong", 1.0 - y, y, many, "part the outcomes perfectly"
+    yield "all zero", np.zeros(200), y, many, "all predicted risks are zero"
+    yield "one patient", p, y, np.zeros(200, int), "1 patient is too few"
+    yield "two patients", p, y, np.repeat([0, 1], 100), "2 patients are too few"
+    yield "one row", p[:1], y[:1], np.zeros(1, int), "1 patient is too few"
+    yield "one row each", p[:40], y[:40], np.arange(40), ""
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("name", "p", "y", "subject", "said"), list(degenerate()), ids=lambda v: v if isinstance(v, str) else "")  # fmt: skip
+def test_small_and_odd_inputs_are_answered_without_noise(name, p, y, subject, said):
+    found = answers(cell(p, y, subject, n_resamples=50))
+    assert set(found.columns) == set(COLUMNS) - {"test"}
+    assert set(found["verdict"]) <= {"ok", "concern", "unclear", "not assessable"}
+    assert not found["sentence"].str.contains("nan|inf").any(), found["sentence"].tolist()
+    assert found["sentence"].str.contains(said, regex=False).any(), found["sentence"].tolist()
+    assert found["tolerance_source"].str.startswith("convention").all()
+
+
+def test_risks_of_zero_and_one_are_counted_in_the_sentence(study):
+    p, y, subject = study
+    p = np.where(p < 0.05, 0.0, p)
+    found = answers(cell(p, y, subject), (recalibration.calibration_slope,))
+    assert f"{(p == 0).sum()} of 600 risks of 0 or 1" in found.loc["calibration_slope", "sentence"]
+
+
+def test_few_patients_get_no_verdict(study):
+    p, y, subject = study
+    few = answers(cell(p[:300], y[:300], subject[:300]))
+    assert (few["verdict"] == "not assessable").all()
+    assert few.loc["calibration_slope", "p"] > 0
+
+
+def test_a_threshold_that_parts_nobody_is_not_judged(study):
+    p, y, subject = study
+    found = answers(cell(p / 4, y, subject), (discrimination.net_benefit,))
+    assert "treating nobody" in found.loc["net_benefit_30", "sentence"]
+    assert found.loc["net_benefit_30", "verdict"] == "not assessable"
+    assert "per 100 predictions" in found.loc["net_benefit_5", "sentence"]
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        discrimination.decision_curve(y, p, subject, [0.1, 1.0], rng=stream(0, "x"))
+
+
+def test_the_curve_is_a_table_for_a_figure(study):
+    p, y, subject = study
+    table = calibration_curve.curve(y, p, subject.astype(str), rng=stream(0, "x"), n_resamples=100)
+    assert list(table.columns) == ["predicted", "observed", "low", "high", "density"]
+    assert table["density"].sum() == pytest.approx(1)
+    assert (table["low"] <= table["observed"] + 0.05).all()
+    assert table[["low", "observed", "high"]].stack().between(0, 1).all()
+    at = calibration_curve.curve(y, p, subject, [0.3], rng=stream(0, "x"), n_resamples=100)
+    assert len(at) == 1
+
+
+def test_large_tables_take_seconds():
+    from time import perf_counter
+
+    p, y = risks.clustered_risks(stream(0, "million"), 1000, 300)
+    one = replace(cell(p, y), n_resamples=2000)
+    start = perf_counter()
+    answers(one)
+    assert perf_counter() - start < 30
