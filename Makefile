@@ -9,7 +9,7 @@ export PYTHONHASHSEED := 0
 # uv does not read pip's settings: hand it the ones that say where packages are.
 UV_SETTINGS = UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$PIP_INDEX_URL}"
 
-.PHONY: help setup data reports reference test verify lab tensorboard clean notebooks sample-data picture benchmarks
+.PHONY: help setup data reports reference test verify lab tensorboard clean notebooks sample-data picture benchmarks size
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -68,6 +68,9 @@ picture: $(READY) ## photograph the report's first screen for the README (needs 
 
 benchmarks: $(READY) ## measure against what one would use instead; writes benchmarks/*.md
 	@python benchmarks/run.py && OMP_NUM_THREADS=1 python benchmarks/bootstrap.py
+
+size: $(READY) ## simulate how often each test cries wolf (half an hour); writes benchmarks/size.*
+	@OMP_NUM_THREADS=1 python benchmarks/size.py
 
 clean: ## remove the environment and everything that the pipeline made; data and sources stay
 	@rm -rf $(VENV) artifacts logs .medlab .pytest_cache .ruff_cache *.egg-info build

@@ -99,7 +99,7 @@ def suspicious_names(
     return finding(
         "suspicious_names", "Is an input named like something that is only known afterwards?",
         bool(caught) if names else None, "warning", "L2 illegitimate features", text if names else "no inputs were named",
-        "Remove the named inputs, or write down in the study why they are known in time (Evidence.reasons).",
+        "Remove the named inputs, or say in the study's notebook why they are known in time and give them a name that says so.",
     )  # fmt: skip
 
 # %% ../../nbs/2_judge/74_audit_inputs.ipynb #cell-018

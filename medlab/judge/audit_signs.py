@@ -67,7 +67,13 @@ def row_order(evidence: Evidence, alarm: float = 0.001, least: float = 0.2, perf
             sure = strength > perfect
             found.append(
                 (
-                    large and (sure or _beyond_exchange(outcome, order, subject, far, round(1 / alarm) - 1)),
+                    large
+                    and (
+                        sure
+                        or _beyond_exchange(
+                            outcome, order, subject, far, int(np.clip(2e7 / len(y), 99, 1 / alarm - 1))
+                        )
+                    ),
                     sure,
                 )
             )

@@ -166,7 +166,7 @@ def subject_twins(
     return found
 
 # %% ../../nbs/2_judge/73_audit_twins.ipynb #cell-019
-def _telling(values: np.ndarray, codes: np.ndarray, common: float = 0.05, least: int = 4) -> np.ndarray:
+def _telling(values: np.ndarray, codes: np.ndarray, common: float = 0.05, least: int = 2) -> np.ndarray:
     "Rows (n,) with at least `least` different values that are uncommon in their column."
     held = np.full(values.shape, np.nan)
     for k in range(values.shape[1]):
@@ -263,6 +263,9 @@ def duplicates(
             _near_copies(numeric, subject, split) if numeric.shape[1] else ([], np.inf, np.nan)
         )
         bad = clearly_more(copied, expected) or bool(near)
+        bad = (
+            None if not bad and not telling and not np.isfinite(alarm) else bad
+        )  # nothing there could have told
         text = f"{copied:,} rows outside training are copies of a row in another split (chance alone: {expected:.2g}; {telling:,} of {len(table):,} rows hold enough different values to tell)"
         if np.isfinite(alarm):
             text += f"; {len(near)} test subjects are near copies of one training subject (neighbour ratio above {alarm:.1f} in {dimension:.1f} dimensions)"
@@ -273,7 +276,8 @@ def duplicates(
             bad = bad or clearly_more(again, by_chance)
             text += f"; {again:,} outcomes are copies (chance: {by_chance:.2g})"
     return finding(
-        "duplicates", "Do rows of the training data come back in another split?", bad, "error",
+        "duplicates", "Do rows of the training data come back in another split?", bad,
+        "warning" if bad is None and table is not None and names else "error",
         "L1.4 duplicates in datasets", text,
         "Drop copies before the split, resample after it, and split with shape.splits.by_subject.",
     )  # fmt: skip

@@ -171,8 +171,11 @@ def _stretches(evidence: Evidence) -> tuple[dict[str, np.ndarray], int]:
         place = table.groupby("subject", observed=True, sort=False).cumcount().to_numpy()
         who, most = pd.factorize(table["subject"])[0], int(place.max()) + 1
         keep = (place < 100) & (who < 300)
+        raw = bool(
+            series
+        )  # examples of overlapping windows resemble each other even where the readings don't
         for name, value in _numbers(table, [c for c in table if str(c).startswith("x_")]).items():
-            if most > 2 and not clock(name):
+            if most > 2 and not raw and not clock(name):
                 grid = np.full((min(who.max() + 1, 300), min(most, 100)), np.nan)
                 grid[who[keep], place[keep]] = value[keep]
                 series[name] = grid
@@ -183,12 +186,13 @@ def time_structure(
     evidence: Evidence,  # uses `inputs` along the lookback, and `examples` in the order of `time` or `row`
     least: float = 0.05,  # smallest lag-1 correlation, above that of shuffled rows, that counts
     shuffles: int = 99,
+    visible: float = 0.15,  # a course with a lag-1 correlation below this is none; where one may hide, it is a warning
 ) -> Finding:
     "L2: do consecutive values of a patient resemble each other more than in random order?"
     series, most = _stretches(evidence)
     lag = {name: value for name, values in series.items() if not np.isnan(value := lag_one(values))}
     steps = sum(int((~np.isnan(np.diff(series[name], axis=1))).sum()) for name in lag)
-    bad, text = None, "no inputs in the order of time were given"
+    bad, severity, text = None, "error", "no inputs in the order of time were given"
     if not evidence.is_series:
         text = "the study makes no claim about an order in time"
     elif lag and steps >= 30:
@@ -202,12 +206,15 @@ def time_structure(
             chance.append(np.nanmax(best))
         top = max(lag, key=lag.get)
         bad = not lag[top] > least + max(chance)
+        open_ = bad and lag[top] + 3 * np.std(chance) >= visible
+        severity = "warning" if open_ else "error"
         text = f"largest lag-1 correlation {lag[top]:.2f} ({top}), of {len(lag)} inputs; largest of {shuffles} shuffles {max(chance):.2f}"
-        text += "; rows of a patient do not follow each other" if bad else ""
+        text += "; too few rows to tell whether they follow each other" if open_ else ""
+        text += "; rows of a patient do not follow each other" if bad and not open_ else ""
     elif most == 1:
         bad, text = True, "every patient has one row: there is no course over time"
     found = finding(
-        "time_structure", "Do the rows of a patient follow each other in time?", bad, "error",
+        "time_structure", "Do the rows of a patient follow each other in time?", bad, severity,
         "L2 illegitimate features", text,
         "Find the real order and resolution of the data, or treat the rows as single visits and use no windows (shape.windows).",
     )  # fmt: skip

@@ -212,8 +212,9 @@ def from_tests(
         sentence += (
             f" Of concern in some groups of {study.subject_label}s or situations: {', '.join(only_groups)}."
         )
+    first = ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
     headline = {
-        "concern": f"{len(bad)} of {len(by_test)} kinds of test raise{'s' * (len(bad) == 1)} a concern: {', '.join(bad)}",
+        "concern": f"{len(bad)} of {len(by_test)} kinds of test raise{'s' * (len(bad) == 1)} a concern: {first}",
         "unclear": "not in every group" if only_groups else "with some questions undecided",
         "ok": "",
     }

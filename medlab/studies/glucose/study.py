@@ -20,6 +20,8 @@ glucose = Target(
     tolerance_absolute=15.0,
     tolerance_relative=0.15,
     tolerance_source="ISO 15197:2013, for single meter readings: 15 mg/dL below 100 mg/dL, 15 % above",
+    allowed_relative=0.15,
+    allowed_source="the relative limit of ISO 15197:2013 for meters, asked here of the typical forecast; a convention",
 )
 
 study = Study(
