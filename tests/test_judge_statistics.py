@@ -13,7 +13,7 @@ from medlab.core.seeds import stream
 from medlab.core.study import Study, Target
 from medlab.judge import averages, bootstrap, engines, intervals, metrics, patterns, residuals
 from medlab.judge.dependence import clustered, codes
-from medlab.judge.verdicts import COLUMNS, CONVENTIONS, Cell, number, verdict
+from medlab.judge.verdicts import COLUMNS, CONVENTIONS, Cell, coverage_limit, number, verdict
 
 GLUCOSE = Target("glucose", "Glucose", "mg/dL", 40, 400, 6, "a source", 15, 0.15, "another source")
 STUDY = Study(
@@ -183,7 +183,9 @@ KEY = ["test", "horizon", "group"]
 def test_row_order_changes_nothing():
     frame = example()
     shuffled = with_level(frame.sample(frac=1, random_state=1))
-    pd.testing.assert_frame_equal(residuals.run(frame, STUDY), residuals.run(shuffled, STUDY, validated=True), rtol=1e-9)
+    pd.testing.assert_frame_equal(
+        residuals.run(frame, STUDY), residuals.run(shuffled, STUDY, validated=True), rtol=1e-9
+    )
     pd.testing.assert_frame_equal(metrics.table(frame, STUDY), metrics.table(shuffled, STUDY), rtol=1e-9)
 
 
@@ -218,7 +220,7 @@ def test_unit_change_scales_effects_and_leaves_p():
     a = residuals.run(example(), STUDY)
     b = residuals.run(example(scale=factor), replace(STUDY, targets=(small,)))
     np.testing.assert_allclose(a["p"], b["p"], rtol=1e-6)
-    in_units = a["effect_unit"] == "mg/dL"
+    in_units = a["effect_unit"].str.startswith("mg/dL")
     np.testing.assert_allclose(a["effect"] * np.where(in_units, factor, 1), b["effect"], rtol=1e-8)
     assert (a["verdict"] == b["verdict"]).all()
     t = [
@@ -290,8 +292,118 @@ def test_between_10_and_30_patients_shares_get_no_verdict():
     tests = residuals.run(example(14), STUDY)
     shares = tests[tests["test"].isin(["coverage", "within_tolerance"])]
     assert (shares["verdict"] == "not assessable").all()
-    assert shares["p"].notna().all()
+    assert shares["p"].isna().all()
     assert (tests.loc[tests["test"] == "bias", "verdict"] != "not assessable").all()
+
+
+def test_many_targets_and_horizons_are_one_family_whatever_a_question_adjusts_itself():
+    "Nothing is wrong for anybody in 4 targets x 3 horizons: how often does any group stand out?"
+    targets = tuple(replace(GLUCOSE, name=f"t{i}", label=f"T{i}") for i in range(4))
+    study = replace(STUDY, targets=targets, horizons=(10.0, 20.0, 30.0), slices=("sex", "age"))
+    n, alarms = 40, {"covariates": 0, "slice_discovery": 0}
+    for seed in range(n):
+        rng, parts = stream(seed, "family"), []
+        who = np.repeat(np.arange(30), 4)
+        sex, age = (
+            np.array(["F", "M"])[rng.integers(0, 2, 30)],
+            np.array(["a", "b", "c"])[rng.integers(0, 3, 30)],
+        )
+        for target in targets:
+            for horizon in study.horizons:
+                y = 150 + 20 * rng.standard_normal(120)
+                r = 10 * clustered(rng, 30, 4, 0.3, 0.5).ravel()
+                parts.append(pd.DataFrame({
+                    "subject": [f"P{i:02d}" for i in who], "target": target.name, "horizon": horizon, "y": y, "yhat": y + r,
+                    "time": np.tile(pd.date_range("2024-03-01", periods=4, freq="h"), 30), "by_sex": sex[who], "by_age": age[who],
+                }))  # fmt: skip
+        frame = pd.concat(parts, ignore_index=True).assign(model="model", split="test", lo=np.nan, hi=np.nan)
+        tests = residuals.run(frame, study, n_resamples=199, validated=True)
+        found = tests[(tests["p_adjusted"] < 0.05) & ~tests["assumes_independence"].astype(bool)]
+        for family in alarms:
+            alarms[family] += (found["family"] == family).any()
+        assert (
+            tests.loc[tests["family"].isin(alarms) & tests["p"].notna(), "adjustment"]
+            .str.contains("Benjamini")
+            .all()
+        )
+    assert max(alarms.values()) <= band(n, 0.07)[1], alarms
+
+
+def test_average_risk_is_adjusted_by_flips_of_the_sums_it_tests():
+    "200 people with one calibrated prediction, 40 with a hundred at half the true risk: sums and means disagree."
+    event = Target("event", "Event", "probability", 0, 1, 0.05, "a source", 0.5, 0, "another source")
+    study = replace(STUDY, kind="binary", targets=(event,), horizons=(0.0,), slices=(), reference="model")
+    rng = stream(0, "sums")
+    subject = np.concatenate([np.arange(200), np.repeat(np.arange(200, 240), 100)])
+    p = rng.uniform(0.1, 0.3, len(subject))
+    y = (rng.random(len(p)) < np.where(subject < 200, p, 2 * p)).astype(float)
+    frame = pd.DataFrame(
+        {"subject": [f"P{i:03d}" for i in subject], "y": y, "yhat": p, "time": np.arange(len(p)) * 1.0}
+    )
+    frame = frame.assign(model="model", split="test", target="event", horizon=0.0, lo=np.nan, hi=np.nan)
+    found = (
+        residuals.run(frame, replace(study, time_unit="s since start"))
+        .set_index("test")
+        .loc["calibration_in_the_large"]
+    )
+    assert found["verdict"] == "concern"
+    assert found["p_adjusted"] < 0.01
+
+
+def test_errors_at_irregular_times_are_compared_about_a_step_apart():
+    "Times that miss the clock by two seconds: the memory of errors is measured all the same, and at horizon 0 no copy is a pair."
+    frame = example(30)
+    jitter = pd.to_timedelta(stream(0, "jitter").integers(-2000, 2000, len(frame)), unit="ms")
+    regular = residuals.run(frame, STUDY).set_index(KEY).loc[("memory", 30.0, "all")]
+    missed = residuals.run(with_level(frame.assign(time=frame["time"] + jitter)), STUDY, validated=True)
+    missed = missed.set_index(KEY).loc[("memory", 30.0, "all")]
+    assert missed["verdict"] != "not assessable"
+    assert missed["effect"] == pytest.approx(regular["effect"], abs=0.12)
+    now = replace(STUDY, horizons=(0.0,), key_horizons=())
+    once = frame[frame["horizon"] == 30].assign(horizon=0.0)
+    a, b = (
+        residuals.run(with_level(f), now, validated=True).set_index("test").loc["memory"]
+        for f in (once, pd.concat([once, once], ignore_index=True))
+    )
+    assert a["p"] == pytest.approx(b["p"], rel=1e-6)
+
+
+def test_shares_do_not_change_when_rows_are_copied():
+    shares = (
+        stream(0, "shares").binomial(20, 0.9, 40) / 20
+    )  # independent rows: the effective number is near the real one
+    found = engines.share_test(shares, 0.9)
+    assert found.df == 39
+    assert found.se == pytest.approx(shares.std(ddof=1) / np.sqrt(40), rel=1e-9)
+
+
+def test_a_reference_without_errors_is_said_to_have_none():
+    frame = example(30)
+    frame.loc[frame["model"] == "persistence", "yhat"] = frame.loc[frame["model"] == "persistence", "y"]
+    tests = residuals.run(with_level(frame), STUDY).set_index("test")
+    assert tests.loc["skill", "sentence"].str.contains("makes no error here").all()
+    assert tests.loc["skill", "p"].isna().all()
+
+
+def test_promised_misses_bound_the_coverage_that_is_accepted():
+    assert coverage_limit(0.9).lower == -5
+    assert coverage_limit(0.99).lower == pytest.approx(-0.5)
+    assert coverage_limit(0.99).upper == 5
+
+
+def test_every_function_that_a_row_names_exists():
+    from importlib import import_module
+
+    frame = example(30)
+    earlier = frame.assign(split="calibration")
+    names = set(residuals.run(with_level(pd.concat([frame, earlier], ignore_index=True)), STUDY)["function"])
+    import test_predictions_schema as schema
+
+    names |= set(residuals.run(schema.table(schema.BINARY), schema.BINARY)["function"])
+    assert len(names) > 20
+    for name in names:
+        module, _, function = name.rpartition(".")
+        assert hasattr(import_module(module), function), name
 
 
 def test_residuals_that_never_vary():
@@ -353,8 +465,13 @@ def test_errors_say_what_to_do():
         residuals.run(unpaired, STUDY)
     with pytest.raises(ValueError, match="different rows"):
         residuals.run(unpaired, STUDY, validated=True)
-    with pytest.raises(ValueError, match="this battery judges regression"):
+    with pytest.raises(ValueError, match="outcome y must be 0 or 1"):
         residuals.run(with_level(frame), replace(STUDY, kind="score"))
+    half = with_level(
+        frame.assign(lo=frame["lo"].mask(frame.index == 7), hi=frame["hi"].mask(frame.index == 7))
+    )
+    with pytest.raises(ValueError, match=r"an interval for some rows .* 1 row\(s\), first at position 7"):
+        residuals.run(half, STUDY)
     with pytest.raises(ValueError, match="no model 'lstm'"):
         metrics.difference(frame, STUDY, "lstm", "model")
     with pytest.raises(ValueError, match="at most 30 bands"):
@@ -393,7 +510,7 @@ def test_columns_and_values_of_the_results():
     assert known["p_adjusted"].notna().all()
     assert (known["p_adjusted"] >= known["p"] - 1e-12).all()
     assert (known["adjustment"] != "").all()
-    assert {"by_trend=rising", "by_trend=flat"} <= set(tests.loc[tests["test"] == "coverage", "group"])
+    assert {"by_sex=F", "by_sex=M"} <= set(tests.loc[tests["test"] == "coverage", "group"])
     names = tests["function"].unique()
     for name in names:
         module, _, function = name.rpartition(".")

@@ -60,6 +60,9 @@ class Study:
     not_for_use: str  # what it must not be used for
     subject_label: str = "patient"  # what a subject is called in a report
     key_horizons: tuple[float, ...] = field(default=())  # the ones a report leads with; all where empty
+    outcome_slices: tuple[
+        str, ...
+    ] = ()  # slices that are cut by the truth: shown, but never searched for failures
 
     def __post_init__(self):
         if self.kind not in {"regression", "binary", "score"}:
@@ -76,6 +79,10 @@ class Study:
         if missing := set(self.key_horizons) - set(self.horizons):
             raise ValueError(
                 f"study '{self.name}': key horizons {sorted(missing)} are not among its horizons"
+            )
+        if unknown := set(self.outcome_slices) - set(self.slices):
+            raise ValueError(
+                f"study '{self.name}': outcome slices {sorted(unknown)} are not among its slices"
             )
         if not self.intended_use.strip() or not self.not_for_use.strip():
             raise ValueError(

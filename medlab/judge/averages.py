@@ -6,6 +6,8 @@
 __all__ = ['bias', 'equivalence', 'usable', 'coverage', 'skill']
 
 # %% ../../nbs/2_judge/57_averages.ipynb #cell-002
+from dataclasses import replace
+
 import numpy as np
 
 from ..core.seeds import stream
@@ -17,8 +19,10 @@ from medlab.judge.verdicts import (
     MINIMUM_PATIENTS_SHARE,
     Cell,
     Limit,
+    coverage_limit,
     interval_text,
     number,
+    people,
     row,
 )
 
@@ -37,6 +41,10 @@ def bias(
     digits = target.decimals + 1
     side = "high" if found.estimate >= 0 else "low"
     text = f"On average the model reads {number(abs(found.estimate), digits)} {target.unit} {side}{cell.ahead}{cell.where}"
+    inside = interval_text(cell, found.low, found.high, digits, target.unit)
+    inside = (
+        inside.replace("interval", "interval of predicted minus true", 1) if found.estimate < 0 else inside
+    )
     limit = Limit(target.bias_tolerance, target.bias_source, -target.bias_tolerance, target.bias_tolerance)
     bound = f"the {target.bias_tolerance:g} {target.unit} that would matter ({target.bias_source})"
     shared = {
@@ -44,7 +52,7 @@ def bias(
         "limit": limit,
         "values": r,
         "about": "the average error",
-        "finding": text + interval_text(cell, found.low, found.high, digits, target.unit),
+        "finding": text + inside,
         "ends": {
             "ok": f"; all of that is less than {bound}",
             "concern": f"; all of that is more than {bound}",
@@ -90,8 +98,8 @@ def equivalence(cell: Cell) -> list[dict]:
     r, target, margin = cell.residual, cell.target, cell.target.bias_tolerance
     found = equivalence_test(cell.means(r), margin, cell.level)
     digits, wide = target.decimals + 1, 2 * cell.level - 1
-    bound = f"{margin:g} {target.unit} ({target.bias_source})"
-    inside = interval_text(cell, found.low, found.high, digits, target.unit, wide)
+    bound = f"{margin:g} {target.unit} either way; its {100 * wide:g} % interval is {number(found.low, digits)} to {number(found.high, digits)} {target.unit}"
+    bound += f", {people(cell.n_subjects, cell.study)}"
     return [
         row(
             cell,
@@ -104,9 +112,9 @@ def equivalence(cell: Cell) -> list[dict]:
             about="whether the average error is small",
             finding=f"The average error{cell.ahead}{cell.where} is",
             ends={
-                "ok": f" shown to be smaller than {bound}{inside}",
-                "concern": f" larger than {bound}{inside}",
-                "unclear": f" not shown to be smaller than {bound}{inside}",
+                "ok": f" shown to be smaller than {bound}",
+                "concern": f" larger than {bound}",
+                "unclear": f" not shown to be smaller than {bound}",
             },
             method="two one-sided t-tests on patient means",
             function="medlab.judge.engines.equivalence_test",
@@ -124,7 +132,8 @@ def _share(cell, test, family, hits, null, limit, offset, about, finding, ends, 
     return row(
         cell, test, family, scaled, effect, limit, hits.astype(float), about,
         text + interval_text(cell, 100 * found.low, 100 * found.high, 1, "%"), ends,
-        "Wilson interval of the mean patient share, effective sample size", "medlab.judge.engines.share_test",
+        f"Wilson test of the mean patient share against {100 * null:g} %, effective sample size",
+        "medlab.judge.engines.share_test",
         minimum=MINIMUM_PATIENTS_SHARE,
     )  # fmt: skip
 
@@ -134,6 +143,7 @@ def usable(cell: Cell) -> list[dict]:
     target, limit = cell.target, CONVENTIONS["within tolerance"]
     parts = [f"{target.tolerance_absolute:g} {target.unit}"] if target.tolerance_absolute > 0 else []
     parts += [f"{100 * target.tolerance_relative:g} %"] if target.tolerance_relative > 0 else []
+    near = f"within {' or '.join(parts)} of the truth" if parts else "equal to the truth"
     wanted = f"; at least {limit.tolerance:g} % are asked for by convention"
     cited = Limit(
         limit.tolerance,
@@ -145,7 +155,7 @@ def usable(cell: Cell) -> list[dict]:
         _share(
             cell, "within_tolerance", "within tolerance", within_tolerance(cell.y, cell.yhat, target),
             limit.tolerance / 100, cited, 0.0, "the share of usable predictions",
-            f"{{}} of predictions{cell.ahead}{cell.where} are within {' or '.join(parts)} of the truth",
+            f"In the average {cell.study.subject_label}, {{}} of predictions{cell.ahead}{cell.where} are {near}",
             {"ok": wanted, "concern": wanted, "unclear": wanted},
         )
     ]  # fmt: skip
@@ -164,11 +174,11 @@ def coverage(cell: Cell) -> list[dict]:
         )
     hits, limit, claimed = (
         (cell.lo <= cell.y) & (cell.y <= cell.hi),
-        CONVENTIONS["coverage"],
+        coverage_limit(cell.nominal),
         100 * cell.nominal,
     )
-    finding = f"The {claimed:g} % intervals hold {{}} of the values{cell.ahead}{cell.where}"
-    bound = f"within {limit.tolerance:g} points of what they claim"
+    finding = f"In the average {cell.study.subject_label}, the {claimed:g} % intervals hold {{}} of the values{cell.ahead}{cell.where}"
+    bound = f"between {claimed + limit.lower:g} and {min(claimed + limit.upper, 100):g} %"
     ends = {
         "ok": f"; that is {bound}",
         "concern": f"; that is not {bound}",
@@ -212,6 +222,9 @@ def skill(cell: Cell) -> list[dict]:
     drawn = bootstrap_sums(lambda s: 1 - s[..., 0] / s[..., 1], losses, rng, cell.n_resamples, cell.level)
     p = sign_flip(losses[:, 0] - losses[:, 1], rng, cell.n_resamples)[0][0]
     name, better = cell.study.reference, drawn.value >= 0
+    reason = "" if other.any() else f"'{name}' makes no error here, so nothing can save a part of it"
+    if reason:
+        found, p = replace(found, p=np.nan), np.nan
     ends = (100 * drawn.low, 100 * drawn.high) if better else (-100 * drawn.high, -100 * drawn.low)
     amount = f"{number(100 * abs(drawn.value), 0)} % {'smaller' if better else 'larger'}"
     finding = f"The model's mean absolute error{cell.ahead}{cell.where} is {amount} than that of '{name}'"
@@ -223,6 +236,7 @@ def skill(cell: Cell) -> list[dict]:
         "values": own - other,
         "about": f"skill against '{name}'",
         "finding": finding,
+        "reason": reason,
         "ends": {
             "ok": f"{inside}; it beats '{name}'",
             "concern": f"{inside}; it does not beat '{name}'",

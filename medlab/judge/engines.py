@@ -85,7 +85,7 @@ def share_test(
         return Result(share, *[np.nan] * 6)
     variance = shares.var(ddof=1) / n
     spread = share * (1 - share)
-    effective = np.clip(spread / variance if variance > 0 else (n if spread == 0 else np.inf), n, n_rows)
+    effective = max(spread / variance if variance > 0 else n, n)  # copies of rows change nothing
     t2 = stdtrit(n - 1, (1 + level) / 2) ** 2 / effective
     centre = (share + t2 / 2) / (1 + t2)
     reach = np.sqrt(t2 * (spread + t2 / 4)) / (1 + t2)

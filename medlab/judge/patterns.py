@@ -11,7 +11,16 @@ import numpy as np
 from ..core.seeds import stream
 from .bootstrap import bootstrap_sums, subject_sums
 from .engines import NOTHING, Result, cluster_regression, mean_test, minimum_detectable
-from .verdicts import CONVENTIONS, MINIMUM_PATIENTS, TIME_UNITS, Cell, interval_text, number, row
+from medlab.judge.verdicts import (
+    CONVENTIONS,
+    MINIMUM_PATIENTS,
+    TIME_UNITS,
+    Cell,
+    interval_text,
+    number,
+    people,
+    row,
+)
 
 # %% ../../nbs/2_judge/58_patterns.ipynb #cell-005
 def spread(cell: Cell) -> list[dict]:
@@ -64,6 +73,8 @@ def spread(cell: Cell) -> list[dict]:
     sums = subject_sums(parts, cell.subject, cell.n_subjects)
     rng = stream(cell.seed, "spread", cell.target.name, cell.horizon)
     drawn = bootstrap_sums(log_ratio, sums, rng, cell.n_resamples, cell.level)
+    if not np.isfinite([drawn.value, drawn.low, drawn.high]).all():
+        return cannot("in some draws of patients one end has no spread at all")
     value, low, high = np.exp([drawn.value, drawn.low, drawn.high])
     finding = f"Errors{cell.ahead} spread {number(value, 2)} times as widely in the highest fifth of predictions as in the lowest"
     ends = {
@@ -92,8 +103,9 @@ def lag_pairs(
     residual: np.ndarray,  # (n_rows,)
     subject: np.ndarray,  # (n_rows,) integers 0..G-1
     time: np.ndarray,  # (n_rows,) whole numbers
-    lag: int,  # exact difference in time of the pairs that are compared
+    lag: int,  # difference in time of the pairs that are compared
     apart: int,  # pairs closer than this overlap and are left out of the yardstick
+    half: int = 0,  # for irregular times: by how much the pairs' difference may miss the lag
 ) -> np.ndarray:  # (n_subjects, 4): pairs at the lag, their half squared differences, pairs apart, theirs
     "Sums of half squared differences of residuals within patients: an empirical variogram at two distances."
     order = np.lexsort((time, subject))
@@ -101,7 +113,7 @@ def lag_pairs(
     m = np.bincount(s, minlength=n)
     r = residual[order]
     r = r - (np.bincount(s, r, n) / m)[s]  # differences do not change; rounding gets smaller
-    clock = s * (int(t.max()) + max(lag, apart) + 1) + t  # one axis on which patients never meet
+    clock = s * (int(t.max()) + max(lag + half, apart) + 1) + t  # one axis on which patients never meet
     running, squares = (np.concatenate([[0.0], np.cumsum(v)]) for v in (r, r**2))
 
     def window(first, last):
@@ -113,7 +125,10 @@ def lag_pairs(
         return np.bincount(s, pairs, n), np.bincount(s, halves, n)
 
     here = np.arange(len(r))
-    at_lag = window(np.searchsorted(clock, clock + lag, "left"), np.searchsorted(clock, clock + lag, "right"))
+    at_lag = window(
+        np.searchsorted(clock, clock + lag - half, "left"),
+        np.searchsorted(clock, clock + lag + half, "right"),
+    )
     near = window(here + 1, np.maximum(np.searchsorted(clock, clock + apart, "left"), here + 1))
     every = m * (m - 1) / 2, m * np.bincount(s, r**2, n) / 2
     return np.stack([*at_lag, every[0] - near[0], every[1] - near[1]], axis=1)
@@ -122,36 +137,43 @@ def lag_pairs(
 def _first_lag(
     cell: Cell,
     apart: int,  # the horizon, in milliseconds
-) -> int | None:
-    "The smallest multiple of the usual step between rows that is at least one horizon, in milliseconds."
+) -> tuple[
+    int, int
+]:  # lag and half width of a pair's distance around it, in milliseconds; 0 where there are no pairs
+    "The smallest multiple of the usual step between rows that is at least one horizon."
     order = np.lexsort((cell.time, cell.subject))
     gap, same = np.diff(cell.time[order]), np.diff(cell.subject[order]) == 0
     gap = gap[same & (gap > 0)]
     if not len(gap):
-        return None
+        return 0, 0
     steps, often = np.unique(gap, return_counts=True)
-    step = int(steps[often.argmax()])
-    return max(1, -(-apart // step)) * step
+    if often.max() >= len(gap) / 2:
+        step = int(steps[often.argmax()])
+        return max(1, -(-apart // step)) * step, 0
+    step = int(np.median(gap))  # irregular times: pairs that are about so far apart
+    half = (step - 1) // 2
+    return max(1, -(-(apart + half) // step)) * step, half
 
 
 def memory(cell: Cell) -> list[dict]:
     "R7: are errors one and two horizons apart correlated within patients? Variogram, t-test over patients."
     rows, limit, r = [], CONVENTIONS["memory"], cell.residual
     _, milliseconds = TIME_UNITS.get(cell.study.horizon_unit, ("", 0))
-    apart = round(cell.horizon * milliseconds)
+    apart = max(round(cell.horizon * milliseconds), 1)  # a row is no pair with a copy of itself
     known = cell.time is not None and milliseconds > 0
-    lag = _first_lag(cell, apart) if known else None
+    lag, half = _first_lag(cell, apart) if known else (0, 0)
     for test, factor in (("memory", 1), ("memory_later", 2)):
         found, effect, finding, ends = NOTHING, (np.nan, np.nan, np.nan, "correlation"), "", {}
         reason = "no patient has two rows" if known else "the unit of time is unknown"
         if lag and not cell.varies:
             reason = "the errors do not vary"
         elif lag:
-            sums = lag_pairs(r, cell.subject, cell.time, factor * lag, apart)
+            sums = lag_pairs(r, cell.subject, cell.time, factor * lag, apart, half)
             sums = sums[(sums[:, 0] > 0) & (sums[:, 2] > 0)]
             expected = sums[:, 0] * sums[:, 3] / sums[:, 2]  # half squared differences, were there no memory
             z = np.stack([expected - sums[:, 1], expected], axis=1)
-            reason = f"only {len(z)} of them have pairs of rows so far apart"
+            gap = cell.duration(factor * lag / milliseconds)
+            reason = f"only {people(len(z), cell.study)} have rows {gap} apart"
             if len(z) >= MINIMUM_PATIENTS and z[:, 1].sum() > 0:
                 rng = stream(cell.seed, test, cell.target.name, cell.horizon)
                 drawn = bootstrap_sums(lambda s: s[..., 0] / s[..., 1], z, rng, cell.n_resamples, cell.level)
@@ -160,7 +182,6 @@ def memory(cell: Cell) -> list[dict]:
                     drawn.value, drawn.low, drawn.high, drawn.se, score.statistic, score.df, score.p
                 )
                 effect = (drawn.value, drawn.low, drawn.high, "correlation")
-                gap = cell.duration(factor * lag / milliseconds)
                 finding = f"Errors{cell.ahead} of predictions made {gap} apart are correlated {number(drawn.value, 2)}"
                 finding += interval_text(cell, drawn.low, drawn.high, 2)
                 ends = {

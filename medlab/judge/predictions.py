@@ -107,6 +107,13 @@ def _cross_rules(frame: pd.DataFrame, study: Study) -> list[str]:
     half = frame["lo"].isna() != frame["hi"].isna()
     if half.any():
         problems.append(f"only one end of the interval given: {_rows(frame, half)}")
+    given = frame["lo"].notna() & frame["hi"].notna()
+    of_model = [frame["model"], frame["split"], frame["target"]]
+    partly = given.groupby(of_model, observed=True).transform("any") & ~given & ~half
+    if partly.any():
+        problems.append(
+            f"a model has an interval for some rows of a target and not for others: {_rows(frame, partly)}"
+        )
     series = frame.groupby(
         ["model", "split", "subject", "target", "horizon"], observed=True, sort=False
     ).ngroup()
@@ -118,8 +125,8 @@ def _cross_rules(frame: pd.DataFrame, study: Study) -> list[str]:
         problems.append(f"time runs backwards within a subject: {_rows(frame, backwards)}")
     if not twice.any():
         problems += _unpaired(frame)
-    if study.kind == "binary":
-        outside = ~frame["yhat"].between(0, 1) & frame["yhat"].notna()
+    if study.kind in {"binary", "score"}:
+        outside = ~frame["yhat"].between(0, 1) & frame["yhat"].notna() & (study.kind == "binary")
         if outside.any():
             problems.append(f"yhat is no probability (below 0 or above 1): {_rows(frame, outside)}")
         other = ~frame["y"].isin([0.0, 1.0]) & frame["y"].notna()

@@ -45,4 +45,5 @@ study = Study(
         "It has not been tried on new patients, anyone under 18, pregnancy or hospital care."
     ),
     key_horizons=(15.0, 30.0, 45.0, 60.0),
+    outcome_slices=("range", "censored"),
 )
