@@ -13,6 +13,8 @@ from medlab.core.study import Study, Target
 from medlab.judge import agreement, patients
 from medlab.judge.bootstrap import bootstrap_rows
 from medlab.judge.dependence import clustered, dependence
+from medlab.judge.medians import median_interval
+from medlab.judge.metrics import within_tolerance
 from medlab.judge.verdicts import COLUMNS, Cell
 
 GLUCOSE = Target("glucose", "Glucose", "mg/dL", 40, 400, 6, "a source", 15, 0.15, "another source")
@@ -223,26 +225,45 @@ def test_size_of_proportional_bias(worlds):
     assert np.mean([one[1]["p"] < 0.05 for one in rows]) > 0.2
 
 
-def test_size_of_the_allowed_error():
-    "The limit is the median over patients of the patient's median; more than half exceed it in 5 % of studies."
-    rng = stream(0, "allowed")
-    errors = 15 * clustered(rng, 60, 20, 0.6, 0.7, (N,))
-    reference = 100 * np.median(np.abs(15 * clustered(rng, 40_000, 20, 0.6, 0.7)) / 150, axis=1)
-    target = replace(GLUCOSE, allowed_relative=float(np.median(reference)) / 100)
+@pytest.mark.parametrize("n_rows", [1, 2, 4, 20])
+def test_size_of_the_allowed_error(n_rows):
+    "The limit is the true median: also with an even, small number of rows, where a patient's median is biased."
+    rng, true = stream(0, "allowed", n_rows), 100 * 15 * stats.norm.ppf(0.75) / 150
+    errors = 15 * clustered(rng, 60, n_rows, 0.3, 0.7, (N,))
+    target = replace(GLUCOSE, allowed_relative=true / 100)
     rows = [agreement.allowed_error(cell_of(150.0, one, target)) for one in errors]
-    assert [one["test"] for one in rows[0]] == [
-        "allowed_error",
-        "allowed_error_two_percent",
-        "allowed_error_rows",
-    ]
+    tests = ["allowed_error", "allowed_error_two_percent", "allowed_error_rows"]
+    assert [one["test"] for one in rows[0]] == tests
     assert_size([one[0]["p"] for one in rows], one_sided_discrete=True)
-    assert np.mean([one[2]["p"] < 0.05 for one in rows]) > 0.15
+    assert "one-sided" in rows[0][0]["method"]
+    if n_rows == 20:
+        assert np.mean([one[2]["p"] < 0.05 for one in rows]) > 0.15
+
+
+def test_patients_medians_would_have_cried_wolf():
+    "The control for the test before: the sign test on patients' medians, two rows each."
+    errors = np.abs(clustered(stream(0, "control"), 300, 2, 0.0, 0.0, (N,)))
+    off = (np.median(errors, axis=2) > stats.norm.ppf(0.75)).sum(axis=1)
+    assert np.mean([stats.binomtest(int(k), 300, 0.5, "greater").pvalue < 0.05 for k in off]) > 0.4
+
+
+def test_allowed_error_p_and_effect_ask_the_same():
+    "Patients' mean share beyond the limit is above one half exactly where their common median is."
+    rng, sides = stream(0, "same question"), []
+    for scale in np.linspace(0.6, 1.6, 30):
+        one = agreement.allowed_error(cell_of(150.0, scale * rng.normal(0, 4.5, (40, 3))))[0]
+        sides.append((one["effect"] > one["tolerance"], one["p"] < 0.5))
+    assert all(a == b for a, b in sides)
+    assert {a for a, _ in sides} == {True, False}
+    far = agreement.allowed_error(cell_of(150.0, np.full((40, 3), 30.0)))[0]
+    assert 0 < far["p"] < 1e-6
+    assert far["sentence"].startswith("In the average patient, half of the predictions")
 
 
 def test_median_interval_holds_at_60_patients():
     worlds, true = np.abs(clustered(stream(0, "median"), 60, 20, sets=(400,))), stats.norm.ppf(0.75)
     who = np.repeat(np.arange(60), 20)
-    found = [agreement.median_interval(one.ravel(), who, stream(i, "d"), 400) for i, one in enumerate(worlds)]
+    found = [median_interval(one.ravel(), who, stream(i, "d"), 400) for i, one in enumerate(worlds)]
     assert 0.91 <= np.mean([one.low <= true <= one.high for one in found]) <= 0.98
 
 
@@ -252,6 +273,10 @@ def test_size_of_censoring(worlds):
     rows = [agreement.censoring(cell_of(150 + 30 * one, np.zeros((60, 20)), target)) for one in worlds[0]]
     assert_size([one[0]["p"] for one in rows])
     assert np.mean([one[2]["p"] < 0.05 for one in rows]) > 0.2
+    harmless = replace(target, upper=150 + 30 * stats.norm.ppf(0.999))
+    calm = agreement.censoring(cell_of(150 + 30 * worlds[0][0], np.zeros((60, 20)), harmless))
+    assert min(one["p"] for one in calm) > 0.9, "few stuck values are no alarm"
+    assert all("one-sided" in one["method"] for one in calm)
 
 
 def test_size_of_bad_patients_and_t_tests_on_rows_as_control(worlds):
@@ -263,6 +288,43 @@ def test_size_of_bad_patients_and_t_tests_on_rows_as_control(worlds):
     assert np.mean([one["verdict"] == "concern" for one in rows]) <= 0.05
     naive = [stats.ttest_1samp(np.abs(r), np.abs(r).mean(), axis=1).pvalue for r in worlds[0]]
     assert np.mean([stats.false_discovery_control(p).min() < 0.05 for p in naive]) > 0.9
+
+
+@pytest.mark.parametrize("lengths", [(200, 10), (200, 2), (10, 200), (3, 2)], ids=str)
+@pytest.mark.parametrize("icc", [0.0, 0.3])
+def test_records_of_unequal_length_are_no_alarm(lengths, icc):
+    "Calibration patients with 20 or 100 times the rows, or fewer; the naive comparison of all rows as control."
+    alarms, naive, rng = [], [], stream(0, "lengths", *lengths)
+    for _ in range(N):
+        before, after = (10 * clustered(rng, 60, m, icc, 0.5 * (icc > 0)) for m in lengths)
+        one = patients.patients(cell_of(150.0, after, calibration=before))[0]
+        alarms.append(one["p"])
+        line = np.sort(np.abs(before).mean(axis=1))[-3]
+        naive.append(stats.betabinom.sf((np.abs(after).mean(axis=1) >= line).sum() - 1, 60, 3, 58))
+    assert_size(alarms, one_sided_discrete=True)
+    if lengths == (200, 10):
+        assert np.mean(np.array(naive) < 0.05) > 0.2
+        assert (
+            "over equally long records (5 % of the rows of each calibration patient on average)"
+            in one["sentence"]
+        )
+
+
+def test_records_are_cut_to_one_distribution_of_lengths():
+    rng = stream(0, "cut")
+    a, b = rng.integers(1, 400, 50), rng.choice([2, 100], 50)
+    first, second = patients.equal_lengths(a, b, rng)
+    assert (first <= a).all()
+    assert (second <= b).all()
+    np.testing.assert_array_equal(np.sort(first), np.sort(second))
+    for x, y in zip(patients.equal_lengths(a, a[::-1], rng), (a, a[::-1]), strict=True):
+        np.testing.assert_array_equal(x, y)  # nothing to cut
+    before = np.tile(
+        np.r_[np.ones(3), np.full(7, 50.0)], (19, 1)
+    )  # only the first three rows of ten are compared
+    table = patients.rank(cell_of(150.0, np.full((4, 3), 2.0), calibration=before))
+    assert (table["p"] == 1 / 20).all()
+    assert (table["score"] == 2).all()
 
 
 def test_conformal_p_is_uniform_and_names_few_wrongly():
@@ -315,8 +377,37 @@ def test_the_farther_limit_decides():
     assert (one["effect_low"], one["effect_high"]) == (-found.lower[2], -found.lower[1])
     only_share = replace(GLUCOSE, tolerance_absolute=0.0, tolerance_relative=0.2)
     assert agreement.agreement(replace(cell, target=only_share))[0]["tolerance"] == pytest.approx(30)
+    assert f"{-found.lower[0]:.1f} mg/dL below the truth" in one["sentence"]
+    above = agreement.agreement(replace(cell, yhat=cell.yhat + 20))[0]["sentence"]
+    assert "mg/dL above the truth" in above
     nothing = replace(GLUCOSE, tolerance_absolute=0.0, tolerance_relative=0.0)
     assert "allows no error" in agreement.agreement(replace(cell, target=nothing))[0]["sentence"]
+
+
+def test_the_limit_of_a_prediction_is_the_larger_of_two():
+    "At 260 mg/dL 15 % are 39 mg/dL: the limits may not alarm where 99 % of predictions are usable; at 60 the 15 count."
+    errors = 12 * clustered(stream(0, "larger"), 40, 30)
+    cell = cell_of(260.0, errors)
+    assert within_tolerance(cell.y, cell.yhat, GLUCOSE).mean() > 0.99
+    one = agreement.agreement(cell)[0]
+    assert (one["tolerance"], one["verdict"]) == (pytest.approx(39), "ok")
+    assert "the 39.0 mg/dL allowed for one prediction at the usual level of 260.0 mg/dL" in one["sentence"]
+    low = agreement.agreement(cell_of(60.0, errors))[0]
+    assert (low["tolerance"], low["verdict"]) == (15, "concern")
+    assert "usual level" not in low["sentence"]
+
+
+def test_the_smallest_effect_that_would_be_noticed_is_stated():
+    "Limits that lie that far beyond the allowed error are a concern in four of five studies; none is stated as zero."
+    worlds = 10 * clustered(stream(0, "detectable"), 40, 20, 0.3, 0.7, (N,))
+    stated = [agreement.agreement(cell_of(150.0, one))[0]["minimum_detectable_effect"] for one in worlds]
+    for part, least, most in ((1, 0.8, 1), (3, 0, 0.6)):
+        allowed = 10 * stats.norm.ppf(0.975) - np.mean(stated) / part
+        target = replace(GLUCOSE, tolerance_absolute=allowed, tolerance_relative=0.0)
+        verdicts = [agreement.agreement(cell_of(150.0, one, target))[0]["verdict"] for one in worlds]
+        assert least <= verdicts.count("concern") / N <= most
+    silent = agreement.censoring(cell_of(150.0, np.ones((40, 5))))
+    assert all(one["minimum_detectable_effect"] > 1 for one in silent if not one["assumes_independence"])
 
 
 def test_slope_of_a_forecast_that_tones_down():
@@ -331,20 +422,17 @@ def test_slope_of_a_forecast_that_tones_down():
 
 def test_median_bootstrap_is_the_plain_one():
     values, who = np.abs(clustered(stream(0, "plain"), 20, 31)).ravel(), np.repeat(np.arange(20), 31)
-    fast = agreement.median_interval(values, who, stream(0, "draw"), 500, n_thresholds=10_000)
+    fast = median_interval(values, who, stream(0, "draw"), 500, n_thresholds=10_000)
     plain = bootstrap_rows(np.median, who, values, rng=stream(0, "draw"), n_resamples=500)
     assert fast.value == plain.value
     assert (fast.low, fast.high, fast.se) == pytest.approx((plain.low, plain.high, plain.se), rel=1e-9)
-    coarse = agreement.median_interval(values, who, stream(0, "draw"), 500, n_thresholds=200)
+    coarse = median_interval(values, who, stream(0, "draw"), 500, n_thresholds=200)
     assert (coarse.low, coarse.high) == pytest.approx((plain.low, plain.high), abs=0.15 * plain.se)
 
 
 def test_median_counts_each_patient_alike():
     values, who = np.array([1.0] * 90 + [5.0, 6.0, 7.0]), np.array([0] * 90 + [1, 2, 3])
-    assert agreement.median_interval(values, who, stream(0, "x")).value == 5.5
-    np.testing.assert_array_equal(
-        agreement.subject_medians(np.array([3.0, 1, 2, 9, 7]), np.array([0, 0, 0, 1, 1])), [2, 8]
-    )
+    assert median_interval(values, who, stream(0, "x")).value == 5.5
 
 
 def test_truths_of_zero_are_left_out_and_counted():
@@ -368,12 +456,43 @@ def test_censored_values_are_found_at_bounds_and_by_the_studys_mark():
     assert one["effect"] == pytest.approx(12)
     assert "at a limit of measurement (40 mg/dL or 400 mg/dL)" in one["sentence"]
     assert "without them the mean absolute error is 10.0 and not 9.0 mg/dL" in one["sentence"]
-    marked = np.where(np.arange(400) % 10 == 5, "True", "False")
-    assert agreement.censoring(cell_of(y, errors, by={"by_censored": marked}))[0]["effect"] == pytest.approx(
-        22
-    )
+    for yes, no in (("True", "False"), ("1", "0"), ("1.0", "0.0"), ("true", "missing")):
+        marked = {"by_censored": np.where(np.arange(400) % 10 == 5, yes, no)}
+        assert agreement.censoring(cell_of(y, errors, by=marked))[0]["effect"] == pytest.approx(22)
+    level = agreement.censoring(cell_of(y, np.full((40, 10), 6.3)))[0]["sentence"]
+    assert "without them the mean absolute error does not change from 6.3 mg/dL" in level
     open_ended = replace(GLUCOSE, lower=-np.inf, upper=np.inf)
-    assert agreement.censoring(cell_of(y, errors, open_ended))[0]["effect"] == 0
+    assert agreement.censoring(cell_of(y, errors, open_ended)) == []
+    only_marks = agreement.censoring(cell_of(y, errors, open_ended, by=marked))
+    assert [one["test"] for one in only_marks] == ["censoring", "censoring_rows"]
+    assert only_marks[0]["effect"] == pytest.approx(10)
+
+
+def test_errors_without_stuck_values_count_patients_alike():
+    "One patient with 90 rows off by 1, nine with 10 rows off by 11, each with one stuck: 10 mg/dL, and not 6."
+    rows = np.array([90] + [10] * 9)
+    who, stuck = np.repeat(np.arange(10), rows), np.zeros(180, bool)
+    stuck[np.cumsum(rows) - 1] = True
+    y, r = np.where(stuck, 400.0, 150.0), np.where(stuck, 0.0, np.where(who == 0, 1.0, 11.0))
+    empty = np.full(180, np.nan)
+    cell = Cell(
+        STUDY,
+        GLUCOSE,
+        60.0,
+        "all",
+        np.arange(10),
+        who,
+        None,
+        y,
+        y + r,
+        empty,
+        empty,
+        None,
+        0.9,
+        n_resamples=99,
+    )
+    assert agreement._mean_error(cell, ~stuck) == pytest.approx(10)
+    assert agreement._mean_error(cell, stuck | True) == pytest.approx((89 / 90 + 9 * 9.9) / 10)
 
 
 def test_ranks_p_and_adjustment_by_hand():
@@ -411,6 +530,7 @@ def ragged(scale=1.0, shift=0.0, copies=1, order=None, new_names=None):
     y = 150 + 40 * rng.standard_normal(len(who))
     r = 10 * rng.standard_normal(len(who)) + 6 * rng.standard_normal(35)[who]
     known, ids = 11 * rng.standard_normal(600), np.repeat([f"C{i:02d}" for i in range(40)], 15)
+    known, ids = np.repeat(known, copies), np.repeat(ids, copies)
     position = new_names[who] if new_names is not None else who
     at = (
         np.argsort(position, kind="stable")
@@ -445,7 +565,19 @@ NUMBERS = ["effect", "effect_low", "effect_high", "p"]
 
 def test_row_order_changes_nothing():
     shuffled = answers(ragged(order=stream(0, "o").permutation(RAGGED.sum())), rows=True)
-    np.testing.assert_allclose(answers(ragged(), rows=True)[NUMBERS], shuffled[NUMBERS], rtol=1e-9)
+    plain = answers(ragged(), rows=True)
+    timeless = (
+        plain["test"] != "bad_patients"
+    )  # compares the beginnings of records: order of time counts there
+    np.testing.assert_allclose(plain.loc[timeless, NUMBERS], shuffled.loc[timeless, NUMBERS], rtol=1e-9)
+
+
+def test_order_of_calibration_patients_changes_nothing():
+    cell = ragged()
+    known, ids = cell.calibration
+    other = np.argsort(ids, kind="stable").reshape(40, 15)[stream(0, "c").permutation(40)].ravel()
+    again = patients.rank(replace(cell, calibration=(known[other], ids[other])))
+    pd.testing.assert_frame_equal(patients.rank(cell), again)
 
 
 def test_names_change_nothing_but_the_draws():

@@ -4,6 +4,7 @@ import warnings
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -11,7 +12,7 @@ from medlab.core.seeds import stream
 from medlab.core.study import Study, Target
 from medlab.judge.contrasts import contrast, contributions, rank_test, ranked, sides, slices_of
 from medlab.judge.covariates import covariates, spread_between
-from medlab.judge.dependence import clustered
+from medlab.judge.dependence import clustered, dependence
 from medlab.judge.drift import drift
 from medlab.judge.engines import cluster_regression
 from medlab.judge.verdicts import COLUMNS, Cell
@@ -177,8 +178,11 @@ def test_contrast_of_sums_is_the_regression_with_cr3(worlds):
     example = cell(worlds[1], by={"by_trend": label})
     part = slices_of(example)[0]
     ours = contrast(*sides(contributions(example, part, np.abs(example.residual)), 0))
-    design = np.column_stack([np.ones(G * M), label == "a"])
-    theirs = cluster_regression(design, np.abs(example.residual), example.subject).test(1)
+    rows = pd.DataFrame({"s": example.subject, "a": label == "a", "x": np.abs(example.residual)})
+    means = rows.groupby(["s", "a"], as_index=False)["x"].mean()  # a patient counts once on each side
+    assert len(means) > 1.5 * G
+    design = np.column_stack([np.ones(len(means)), means["a"]])
+    theirs = cluster_regression(design, means["x"].to_numpy(), means["s"].to_numpy()).test(1)
     assert (ours.estimate, ours.se) == pytest.approx((theirs.estimate, theirs.se), rel=1e-9)
 
 
@@ -211,6 +215,134 @@ def test_two_values_are_judged_once_and_from_both_sides(worlds):
     assert found(rows, "covariate_error")["verdict"] == "concern"  # much better in women is much worse in men
     age = np.where(AGE == "65+", 0.3, 1.0).reshape(G, M)
     assert found(covariates(cell(worlds[3] * age)), "covariate_error", "by_age=65+")["verdict"] == "ok"
+
+
+# ---------------------------------------------------------------- patients of unequal length
+
+
+def ragged(residual, rows, by=None, days=None, study=STUDY, y=150.0, n_resamples=199):
+    "A cell from the first `rows[i]` of each patient's residuals (n_subjects, at least max(rows))."
+    keep = np.arange(residual.shape[1]) < np.asarray(rows)[:, None]
+    full = cell(residual, TOGETHER if days is None else days, {}, study, y, n_resamples)
+    columns = {c: getattr(full, c)[keep.ravel()] for c in ("subject", "time", "y", "yhat", "lo", "hi")}
+    return replace(
+        full, **columns, by={} if by is None else {k: np.asarray(v, object) for k, v in by.items()}
+    )
+
+
+def test_one_missing_label_changes_no_verdict():
+    "Fifteen women with two rows are read 14 mg/dL high, three with 300 are not: the average woman is, whatever a lost form says."
+    rows, rng = np.repeat([2, 300, 20], [15, 3, 18]), stream(0, "lost label")
+    r = 8 * rng.standard_normal((36, 300)) + 14.0 * (np.arange(36) < 15)[:, None]
+    sex = np.repeat(np.where(np.arange(36) < 18, "F", "M"), rows)
+    whole, answers = np.array(sex, object), []
+    for lost in ([], [0], [len(sex) - 1], [0, 500, len(sex) - 1]):
+        label = whole.copy()
+        label[lost] = "missing"
+        one = covariates(ragged(r, rows, {"by_sex": label}, np.arange(300.0)))
+        answers.append([numbers(one), [x["sentence"] for x in one], [x["method"] for x in one]])
+        assert found(one, "covariate_bias", "by_sex=F")["verdict"] == "concern"
+    assert all(np.array_equal(a[0], answers[0][0]) and a[1:] == answers[0][1:] for a in answers)
+    label[sex == "M"] = np.where(
+        np.arange((sex == "M").sum()) < 20, "missing", "M"
+    )  # one man without any form
+    levels = slices_of(ragged(r, rows, {"by_sex": label}, np.arange(300.0)))[0]
+    assert (list(levels.levels), levels.of_patients) == (["F", "M", "missing"], True)
+    # one patient with two labels makes it a column of rows, and the question stays the same one
+    label = whole.copy()
+    label[-1] = "F"
+    moved = found(
+        covariates(ragged(r, rows, {"by_sex": label}, np.arange(300.0))), "covariate_bias", "by_sex=F"
+    )
+    assert moved["verdict"] == "concern" and moved["effect"] == pytest.approx(answers[0][0][1, 2], abs=1)
+    assert "patients' means" in moved["method"]
+
+
+def test_patients_count_alike_in_columns_of_rows():
+    "One patient with 400 rows and a trend of his own is one patient."
+    rows = np.array([400] + [8] * 39)
+    r = 5 * stream(0, "loud").standard_normal((40, 400))
+    up = np.tile(np.arange(400) % 2 == 0, (40, 1))
+    r[0] += np.where(up[0], 100.0, 0.0)
+    keep = np.arange(400) < rows[:, None]
+    one = ragged(r, rows, {"by_trend": np.where(up, "rising", "falling")[keep]}, np.arange(400.0))
+    gap = found(covariates(one), "covariate_bias", "by_trend=falling")["effect"]
+    own = [x[:m][~u[:m]].mean() - x[:m][u[:m]].mean() for x, u, m in zip(r, up, rows, strict=True)]
+    assert gap == pytest.approx(np.mean(own))
+
+
+def test_short_records_do_not_scatter_less():
+    "Six rows beside a hundred, memory or none: the ratio is 1, and the test keeps its size; standard deviations of records do not."
+    sex = np.where(np.arange(40) % 2, "long", "short")
+    rows = np.where(sex == "short", 6, 100)
+    for rho in (0.0, 0.7):
+        worlds = 15 * clustered(stream(0, "records"), 40, 100, 0.3, rho, (150,))
+        lines = [
+            found(
+                spread_between(ragged(r, rows, {"by_sex": np.repeat(sex, rows)}, np.arange(100.0))),
+                "spread_between",
+            )
+            for r in worlds
+        ]
+        assert_size([one["p"] for one in lines])
+        assert np.exp(np.mean(np.log([one["effect"] for one in lines]))) == pytest.approx(1, abs=0.04)
+        naive = [
+            stats.ttest_ind(
+                np.log(r[sex == "short", :6].std(axis=1)), np.log(r[sex == "long"].std(axis=1))
+            ).pvalue
+            for r in worlds
+        ]
+        assert alarms(naive) > 60
+    rows = np.where(np.arange(40) < 6, 4, rows)  # too short: they take no part, and are not counted
+    one = found(
+        spread_between(ragged(worlds[0], rows, {"by_sex": np.repeat(sex, rows)}, np.arange(100.0))),
+        "spread_between",
+    )
+    assert (one["n_subjects"], one["n_rows"]) == (17, 1700) and "short (17 patients)" in one["sentence"]
+
+
+def test_drift_is_that_of_the_average_patient():
+    "One patient with 400 rows whose errors rise does not speak for thirty others."
+    rows = np.array([400] + [4] * 30)
+    r = 5 * stream(0, "one drifts").standard_normal((31, 400))
+    days = np.where(np.arange(31)[:, None] == 0, np.arange(400) / 10.0, np.arange(400) * 13.0)
+    r[0] += 5 * days[0]
+    one = ragged(r, rows, days=days)
+    ours, naive = (found(drift(one), test)["effect"] for test in ("drift_bias", "drift_bias_rows"))
+    weight = 1 / rows[one.subject]
+    time = one.time / np.ptp(one.time)
+    design = np.column_stack([np.ones(len(time)), time]) * np.sqrt(weight)[:, None]
+    assert ours == pytest.approx(np.linalg.lstsq(design, np.sqrt(weight) * one.residual)[0][1])
+    assert naive > 4 * abs(ours)
+    growth = found(drift(one), "drift_error")["tolerance"]
+    assert growth == pytest.approx(0.25 * one.means(np.abs(one.residual)).mean())
+
+
+def test_rows_of_a_group_count_the_group(worlds):
+    rows = covariates(cell(worlds[0])) + spread_between(cell(worlds[0]))
+    for test in ("covariate_error", "covariate_bias", "covariate_error_rows", "spread_between"):
+        one = found(rows, test, "by_sex=female")
+        assert (one["n_subjects"], one["n_rows"]) == (24, 480)
+    women = dependence(np.abs(worlds[0][:24]).ravel(), np.repeat(np.arange(24), M))
+    assert found(rows, "covariate_error", "by_sex=female")["icc"] == pytest.approx(women.icc)
+    few = cell(worlds[0], by={"by_sex": np.repeat(np.where(np.arange(G) < 6, "a", "b"), M)})
+    one = found(covariates(few), "covariate_error")  # six patients of sixty: judged, as all sixty are at hand
+    assert one["n_subjects"] == 6 and one["verdict"] != "not assessable" and one["p"] > 0
+
+
+def test_sentences_name_the_quantity_and_its_sign(worlds):
+    for sign, text in ((3, "+"), (-3, "-")):
+        rows = drift(cell(worlds[0] + sign * ENTRY / 30, ENTRY))
+        bias, error = found(rows, "drift_bias")["sentence"], found(rows, "drift_error")["sentence"]
+        assert f"(predicted minus true value) changes by {text}" in bias
+        assert "the mean absolute error in the average patient" in error
+        assert "falls" not in bias + error
+    r = worlds[0] * (2 - ENTRY / 360)
+    lines = drift(cell(r, ENTRY))
+    for test in ("drift_error", "drift_patients"):
+        one = found(lines, test)
+        assert one["verdict"] == "ok" and "which would matter, is ruled out" in one["sentence"]
+    assert "in the average patient" in found(covariates(cell(r)), "covariate_error")["sentence"]
 
 
 # ---------------------------------------------------------------- invariances
@@ -330,6 +462,13 @@ def test_groups_that_cannot_be_compared_say_why(worlds):
     assert np.isfinite(found(rows, "covariate_error", "by_sex=female")["p"])
     assert "age has 20 values" in found(rows, "covariate_error", "by_age")["sentence"]
     assert "trend is flat in all rows" in found(rows, "covariate_error", "by_trend")["sentence"]
+    every = np.arange(G * M).astype(str)  # a value of its own in each row
+    (one,) = {
+        x["sentence"]
+        for x in covariates(cell(worlds[0], by={"by_age": every}))
+        if x["test"] == "covariate_bias"
+    }
+    assert f"age has {G * M} values" in one
 
 
 # ---------------------------------------------------------------- yes-or-no outcomes
@@ -359,3 +498,57 @@ def test_binary_studies_are_judged_on_p_minus_y():
     assert women["effect"] == pytest.approx(100 * (r[:24].mean() - r[24:].mean()))
     y, r = outcomes(stream(0, "later"), 0.3 * ENTRY / ENTRY.max())
     assert found(drift(cell(r, ENTRY, study=BINARY, y=y)), "drift_bias")["verdict"] == "concern"
+
+
+def rare(rng, n, prevalence, spread=0.7):
+    "Right risks (n, 1) of that average, and what happened."
+    logit = np.log(prevalence / (1 - prevalence)) + spread * rng.standard_normal((n, 1))
+    truth = 1 / (1 + np.exp(-logit))
+    return truth, (rng.random((n, 1)) < truth).astype(float)
+
+
+def bias_of_group(truth, y, group, **more):
+    one = cell(truth - y, np.zeros((1, 1)), {"by_sex": group}, BINARY, y, **more)
+    return found(covariates(one), "covariate_bias")
+
+
+def test_a_group_without_events_is_no_concern():
+    "Twelve of 200 people, one in ten has the event: their spread is an accident, and nothing is said."
+    lines = [
+        bias_of_group(*rare(stream(i, "few"), 200, 0.1), np.repeat(["a", "b"], [12, 188])) for i in range(150)
+    ]
+    assert np.mean([one["verdict"] == "concern" for one in lines]) < 0.01
+    quiet = next(one for one in lines if one["verdict"] == "not assessable")
+    assert "of 12 patients there had the event, at least 5 are needed" in quiet["sentence"]
+    assert np.isnan(quiet["p"])
+    large = [
+        bias_of_group(*rare(stream(i, "few"), 200, 0.1), np.repeat(["a", "b"], [60, 140])) for i in range(150)
+    ]
+    assert np.mean([one["verdict"] == "concern" for one in large]) < 0.03
+    assert np.mean([one["verdict"] == "unclear" for one in large]) > 0.6
+    y = np.tile([[0.0], [1.0]], (12, 1))
+    few = bias_of_group(np.full((24, 1), 0.5), y, np.repeat(["a", "b"], 12))
+    assert few["verdict"] == "not assessable" and "24 patients are too few, at least 30" in few["sentence"]
+    assert (
+        "30" in found(drift(cell(0.5 - y, np.arange(24.0)[:, None], {}, BINARY, y)), "drift_bias")["sentence"]
+    )
+
+
+def test_limits_of_risks_shrink_with_the_risk():
+    "Prevalence 1.6 %: a model that gives women three times their risk is not 'ok' because three points are few."
+    rng, n = stream(0, "rare"), 6000
+    truth, y = rare(rng, n, 0.016)
+    women = np.arange(n) < n // 2
+    said = np.where(women[:, None], 3 * truth, truth)
+    one = bias_of_group(said, y, np.where(women, "F", "M"), n_resamples=49)
+    assert one["effect"] < 5 and one["verdict"] == "concern"
+    assert one["tolerance"] == pytest.approx(20 * y.mean())
+    days = np.linspace(0, 300, n)[:, None]
+    later = cell(truth * (1 + days / 100) - y, days, {}, BINARY, y, n_resamples=49)
+    line = found(drift(later), "drift_bias")
+    assert line["verdict"] == "concern" and 10 * line["effect"] < 6
+    assert found(drift(later), "drift_patients")["tolerance"] == pytest.approx(20 * y.mean())
+    y[:] = 0
+    y[:4] = 1
+    none = found(drift(cell(truth - y, days, {}, BINARY, y, n_resamples=49)), "drift_bias")
+    assert none["verdict"] == "not assessable" and "only 4 of" in none["sentence"]

@@ -178,7 +178,46 @@ def test_silence_of_few_rows_is_no_proof():
     assert few["effect"] == 0
     assert few["effect_high"] == pytest.approx(-100 * np.log(0.05) / 40)
     assert few["verdict"] == "unclear"
-    assert d.shape(cell(150.0, stream(0, "flat").uniform(-1, 1, (40, 100))))[0]["verdict"] == "ok"
+    tame = np.clip(stream(0, "tame").normal(size=(40, 100)), -2.5, 2.5)  # beyond two deviations, never three
+    assert d.shape(cell(150.0, tame))[0]["verdict"] == "ok"
+
+
+def test_silence_of_errors_that_never_pass_two_deviations_counts_patients():
+    "Nothing beyond 2 SD says nothing about how big misses cluster: 3 / patients, not 0."
+    flat = stream(0, "three values").choice([-5.0, 0.0, 5.0], (30, 2))
+    one = d.shape(cell(150.0, flat))[0]
+    assert (one["effect"], one["effect_low"]) == (0, 0)
+    assert one["effect_high"] == pytest.approx(-100 * np.log(0.05) / 30)
+    assert one["verdict"] == "unclear"
+    assert one["minimum_detectable_effect"] > one["effect_high"]
+    assert one["sentence"].startswith("In the average patient, 0.00 % of errors")
+
+
+def test_each_row_says_what_its_p_and_its_effect_ask_and_no_test_is_printed_twice(world):
+    y, r, before = world
+    rows = {one["test"]: one for q in (d.shape, d.distribution, d.pit) for one in q(cell(y, r, before))}
+    ours = {name: one for name, one in rows.items() if not one["assumes_independence"]}
+    assert set(ours) == {"shape", "distribution", "distribution_distance", "pit"}
+    for name, one in ours.items():
+        assert one["minimum_detectable_effect"] > 0, name
+        if name != "distribution_distance":
+            assert "effect: " in one["method"], name
+            assert "; p: " in one["method"], name
+    assert np.isnan([ours["distribution_distance"][k] for k in ("p", "statistic")]).all()
+    assert np.isfinite(ours["distribution"]["p"])
+
+
+def test_the_smallest_gap_that_would_be_noticed_is_noticed():
+    "A shift that moves the curve by the stated gap is found in most studies; a third of it is not."
+    rng, stated, power = stream(0, "gap"), [], {1: [], 3: []}
+    for _ in range(60):
+        before = split(clustered(rng, 60, 20))
+        stated.append(d.pit(cell(150.0, clustered(rng, 60, 20), before))[0]["minimum_detectable_effect"])
+        for part, found in power.items():
+            shift = 2 * stats.norm.ppf(0.5 + stated[-1] / 200 / part)  # largest gap: 2 Phi(shift / 2) - 1
+            found.append(d.pit(cell(150.0, clustered(rng, 60, 20) + shift, before))[0]["p"] < 0.05)
+    assert np.mean(power[1]) > 0.7
+    assert np.mean(power[3]) < 0.5
 
 
 def test_shapiro_on_students_sleep_data():

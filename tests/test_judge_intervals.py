@@ -1,6 +1,7 @@
 """Intervals: MAPIE as oracle, coverage for new patients, quantile forecasts, and the worst of many slices."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -335,12 +336,49 @@ def test_one_slice_pays_for_no_others(worlds):
     few = replace(few, names=np.arange(45))
     found, _ = coverage_slices.simultaneous_coverage(few)
     share = few.means(((few.lo <= few.y) & (few.y <= few.hi)).astype(float))[:40]
-    alone = engines.share_test(share, 40 * ROWS, 0.9, 0.95)
+    alone = engines.share_test(share, 0.9, 0.95)
     assert list(found) == ["by_trend=a"]
     assert (found["by_trend=a"].low, found["by_trend=a"].high) == pytest.approx(
         (alone.low, alone.high), abs=0.01
     )
     assert "(1 with fewer than 10 patients left out)" in worst(few)["sentence"]
+
+
+def test_a_column_of_too_many_values_is_named_and_stops_nothing(worlds):
+    one = worlds[0]
+    by = one.by | {"by_site": np.array([f"site {i}" for i in range(40)])[np.arange(len(one.y)) % 40]}
+    crowded = replace(one, by=by)
+    rows = pd.DataFrame(coverage_slices.coverage_by_slice(crowded), columns=COLUMNS)
+    named = rows[rows["group"].str.startswith("by_site")]
+    assert named["verdict"].tolist() == ["not assessable"]
+    assert "site has 40 values, cut it into at most 30 bands" in named["sentence"].iloc[0]
+    assert rows["group"].str.startswith("by_trend").sum() == 6
+    assert re.match("Of (5|6) slices", worst(crowded)["sentence"])
+    nothing = np.full(len(one.y), np.nan)
+    blank = replace(crowded, lo=nothing, hi=nothing)
+    assert coverage_slices.coverage_by_slice(blank) == coverage_slices.worst_coverage(blank) == []
+
+
+def test_the_limit_shrinks_with_the_misses_that_were_promised(worlds):
+    one = worlds[0]
+    for nominal, below in ((0.8, 5), (0.9, 5), (0.95, 2.5), (0.99, 0.5)):
+        found = worst(replace(one, nominal=nominal))
+        assert found["tolerance"] == pytest.approx(below)
+        assert f"more than {below:g} points below" in found["sentence"]
+        assert "only too little counts" in found["tolerance_source"]
+    wide = replace(one, lo=one.y - 1, hi=one.y + 1, nominal=0.9)
+    assert coverage_slices.too_little(0.9).upper == np.inf
+    assert worst(wide)["verdict"] != "concern"
+
+
+def test_a_share_of_patients_is_not_called_a_share_of_rows():
+    "Fifty patients whose one value is missed, ten with a hundred values that all are held."
+    subject = np.concatenate([np.arange(50), np.repeat(np.arange(50, 60), 100)])
+    y, held = np.full(len(subject), 100.0), np.where(subject < 50, 1.0, -1.0)
+    by = {"by_trend": np.where(np.arange(len(subject)) % 2, "rising", "falling")}
+    by["by_trend"][:50] = "rising"
+    found = worst(Cell(STUDY, GLUCOSE, 60.0, "all", np.arange(60), subject, None, y, y, y + held, y + 2, None, 0.9, n_resamples=99, by=by))  # fmt: skip
+    assert "where trend is rising: in the average patient, 16.7 % of the values" in found["sentence"]
 
 
 def test_worst_slice_is_blind_to_copies_order_names_and_units(worlds):
@@ -377,7 +415,9 @@ def test_slices_are_the_rows_that_the_battery_made_before(worlds):
     )  # fmt: skip
     frame.attrs["level"] = 0.9
     study = replace(STUDY, time_unit="s since start")
-    for part in residuals.cells(frame, study, by="by_trend"):
+    for value in np.unique(one.by["by_trend"]):
+        part = residuals.cells(frame[frame["by_trend"] == value], study)[0]
+        part = replace(part, group=f"by_trend={value}")
         for expected in averages.coverage(part):
             same = rows[(rows["group"] == part.group) & (rows["test"] == expected["test"])].iloc[0]
             for key in ("effect", "effect_low", "effect_high", "p", "icc", "n_rows"):

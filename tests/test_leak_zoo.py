@@ -88,7 +88,9 @@ def test_the_mended_twin_passes(name):
     assert not failing(findings, "fail", "not assessable")
     excused = {*case.evidence.reasons, "noise_rank"}  # no toy draws columns of noise
     excused |= set() if case.evidence.is_series else {"time_structure"}  # rows are single visits
-    excused |= {"subject_twins"} if case.evidence.shares_subjects else set()  # the same people, later
+    excused |= (
+        {"subject_twins", "subject_overlap"} if case.evidence.shares_subjects else set()
+    )  # the same people, later
     assert {c for c, f in findings.items() if f.verdict == "not applicable"} <= excused
 
 

@@ -67,7 +67,13 @@ def test_every_test_of_the_battery_is_simulated(small):
     untested = {name for name in asked if name.startswith("net_benefit")} | size.NOT_TRUE
     assert asked - made == untested
     known = set(small.loc[small["tested"] > 0, "test"])
-    without_p = {"limits_of_agreement", "limits_of_agreement_rows", "average_precision", "memory_later"}
+    without_p = {
+        "limits_of_agreement",
+        "limits_of_agreement_rows",
+        "average_precision",
+        "memory_later",
+        "distribution_distance",
+    }
     assert made - known == without_p
 
 

@@ -181,6 +181,7 @@ def hand_in(
         ),
         "fitted": {"scaler": {"n_rows": scaler.n_rows, "rows_digest": scaler.rows_digest}},
         "training_rows": {"scaler": raw},
+        "predicted": mixed[["subject", "time"]].assign(yhat=on_mixed + start[mixed.index]),
         "twin": twin(rows, fit, n_permutations=4, groups=groups),
         "training": learn[["subject"]].assign(y=(y + start)[train], yhat=on_train + start[train]),
         "truth": measured[["subject", "time", "y"]].drop_duplicates(),
@@ -431,7 +432,7 @@ def windows_at_random(broken: bool) -> Case:
         rows["split"] = rng.choice(["train", "test"], len(rows), p=[0.6, 0.4])
     else:
         rows = parted(rows)
-    some = np.arange(0, len(rows), 25)
+    some = np.arange(0, len(rows), 20)
     replayed = [features(series[: end + 1][-lookback:]) for end in ends[some]]
     moments = rows.iloc[some][["subject", "time"]].reset_index(drop=True)
     pair = (rows.iloc[some][["subject", "time", *names]], moments.join(pd.DataFrame(replayed, columns=names)))

@@ -145,12 +145,13 @@ def _limits(cell: Cell) -> list[dict]:
     target, r, digits, unit = cell.target, cell.residual, cell.target.decimals + 1, cell.target.unit
     typical = float(cell.means(np.abs(cell.y)).mean())
     allowed = max(target.tolerance_absolute, target.tolerance_relative * typical)
-    usual = f" at the usual level of {number(typical, digits)} {unit}" * (allowed > target.tolerance_absolute)
+    by_share = allowed > target.tolerance_absolute
+    usual = f" at the usual level of {number(typical, digits)} {unit}" if by_share else ""
     limit = Limit(allowed, target.tolerance_source, -np.inf, allowed)
     found = limits_of_agreement(r, cell.subject, cell.level)
     value, low, high = found.farther if allowed else (found.farther[0], np.nan, np.nan)
     n = cell.n_subjects
-    se = (found.upper[2] - found.upper[1]) / 2 / stdtrit(n - 1, (1 + cell.level) / 2) if n > 1 else np.nan
+    se = (found.upper[0] - found.upper[1]) / stdtrit(n - 1, (1 + cell.level) / 2) if n > 1 else np.nan
 
     def between(of):
         return f"between {number(of.lower[0], digits)} and {number(of.upper[0], digits)} {unit}"
@@ -234,7 +235,7 @@ def allowed_error(cell: Cell) -> list[dict]:
     for test, (allowed, source) in rules.items():
         bound = 100 * allowed
         beyond = np.bincount(subject, percent > bound * (1 + 1e-9)) / np.bincount(subject)
-        by = share_test(beyond, len(percent), 0.5, cell.level) if enough else NOTHING
+        by = share_test(beyond, 0.5, cell.level) if enough else NOTHING
         made.append(row(
             cell, test, "allowed error",
             Result(value, drawn.low, drawn.high, drawn.se, by.statistic, by.df, stdtr(by.df, -by.statistic)),
@@ -287,13 +288,13 @@ def censoring(cell: Cell) -> list[dict]:
         stuck["censoring_predictions"] = ("predictions", _at_bound(cell.yhat, target))
     made = []
     for test, (what, hits) in stuck.items():
-        found = share_test(cell.means(hits.astype(float)), len(hits), STUCK.tolerance / 100, cell.level)
+        found = share_test(cell.means(hits.astype(float)), STUCK.tolerance / 100, cell.level)
         effect = (*(100 * x for x in (found.estimate, found.low, found.high)), "%")
         se = (
             (effect[2] - effect[1]) / 2 / stdtrit(found.df, (1 + cell.level) / 2)
         )  # > 0 where no value is stuck
         finding = f"In the average {cell.study.subject_label}, {number(effect[0])} % of {what}{cell.ahead}{cell.where} are at a limit of measurement"
-        finding += f" ({limits})" * bool(limits) + interval_text(cell, *effect[1:3], 1, "%")
+        finding += (f" ({limits})" if limits else "") + interval_text(cell, *effect[1:3], 1, "%")
         if hits.any() and not hits.all():
             free, error = [number(_mean_error(cell, kept), digits) for kept in (~hits, hits | True)]
             changed = f"is {free} and not {error}" if free != error else f"does not change from {error}"

@@ -10,12 +10,19 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtr
+from scipy.special import stdtr, stdtrit
 from scipy.stats import rankdata
 
 from ..core.seeds import stream
 from ..core.study import Study
-from .audit_probes import Table, arrays, association, filled, is_binary, permute_between_subjects
+from medlab.judge.audit_probes import (
+    Table,
+    arrays,
+    association,
+    filled,
+    is_binary,
+    permute_between_subjects,
+)
 from .dependence import codes
 from .engines import mean_test
 from .evidence import Evidence, Finding, finding
@@ -39,12 +46,13 @@ def _beyond_exchange(y, order, subject, far: float, n: int) -> bool:
     return True
 
 
-def row_order(evidence: Evidence, alarm: float = 0.001, least: float = 0.2, perfect: float = 0.95) -> Finding:
+def row_order(evidence: Evidence, alarm: float = 0.001, least: float = 0.2, perfect: float = 0.99) -> Finding:
     "L1: do row numbers or ids predict the outcome?"
     bad, severity, text = None, "error", "no examples with row numbers were given"
     rows, y = evidence.examples, np.empty(0)
     if rows is not None and "row" in rows:
         rows = rows[rows["y"].notna()]
+        lost = int((~np.isfinite(rows["row"].to_numpy(float))).sum())
         y, subject, place = (
             rows["y"].to_numpy(float),
             rows["subject"].astype(str),
@@ -52,7 +60,14 @@ def row_order(evidence: Evidence, alarm: float = 0.001, least: float = 0.2, perf
         )
         who, names = codes(subject)
         text = f"{len(names)} patients, {len(np.unique(y))} different outcomes: too few to say"
+        severity = (
+            "warning" if len(y) else "error"
+        )  # nothing is wrong with the evidence, there is little of it
+        if lost:
+            y, severity, text = np.empty(0), "error", f"{lost} rows have no row number"
     if len(np.unique(y)) > 1 and len(names) >= 5:
+        when = rankdata(rows["time"].to_numpy()) if "time" in rows and rows["time"].notna().all() else None
+        dated = lambda order: when is not None and abs(association(when, rankdata(order), subject)[0]) > 0.95
         binary, orders = is_binary(y), {"the row number": place, "the order of the patients' ids": who}
         digits = pd.Series(names).str.extract(r"(\d{1,15})\D*$")[0].astype(float)
         if digits.notna().all():
@@ -64,7 +79,7 @@ def row_order(evidence: Evidence, alarm: float = 0.001, least: float = 0.2, perf
             far = abs(value - chance)
             z, strength = (far / se if se > 0 else np.inf * far if far else 0.0), far * (2 if binary else 1)
             large = 2 * stdtr(len(names) - 1, -z) < alarm and strength > least
-            sure = strength > perfect
+            sure = strength > perfect and not dated(order)
             found.append(
                 (
                     large
@@ -89,7 +104,7 @@ def row_order(evidence: Evidence, alarm: float = 0.001, least: float = 0.2, perf
             found.append(
                 (
                     2 * stdtr(1e9, -abs(z)) < alarm,
-                    runs <= 3 or runs >= 2 * min(labels.sum(), (1 - labels).sum()),
+                    (runs <= 3 or runs >= 2 * min(labels.sum(), (1 - labels).sum())) and not dated(place),
                 )
             )
             said.append(f"{runs} runs of equal outcomes among {len(labels)} patients")
@@ -97,14 +112,18 @@ def row_order(evidence: Evidence, alarm: float = 0.001, least: float = 0.2, perf
         severity = "warning" if bad and not any(large and sure for large, sure in found) else "error"
         text = "; ".join(said)
     return finding(
-        "row_order", "Does the order of the file, or of the ids, know the outcome?", bad, severity, "L1.1 no test set", text,
+        "row_order", "Does the order of the file, or of the ids, know the outcome?", bad, severity, "none: a data fault", text,
         "Shuffle patients before anything that uses positions, and split and join by id; where it is drift over the years, say so.",
     )  # fmt: skip
 
 # %% ../../nbs/2_judge/78_audit_signs.ipynb #cell-008
 def noise_rank(evidence: Evidence, alarm: float = 3.0) -> Finding:
     "L1: does a column that was drawn from nothing rank among the real ones? (permutation importance, Breiman 2001)"
-    table, bad, text = arrays(evidence.examples), None, "no column was declared as noise"
+    table, bad, text = (
+        arrays(evidence.examples),
+        None,
+        "no columns of noise (x_noise_*) were declared, so that none was looked at",
+    )
     noisy = evidence.examples is not None and any(str(c).startswith("x_noise_") for c in evidence.examples)
     if noisy and isinstance(table, Table):
         from sklearn.ensemble import ExtraTreesRegressor
@@ -138,100 +157,118 @@ LOSS = {
 
 
 def _against_oracle(
-    rows: pd.DataFrame, primary: str, oracle: str, power: int, alarm: float
-) -> tuple[bool, str]:
+    rows: pd.DataFrame, primary: str, oracle: str, power: int, level: float
+) -> tuple[bool | None, str]:
     "Paired gain over the oracle, by patient, at the horizon where the model comes closest."
     error = pd.DataFrame({name: (rows[name] - rows["y"]).abs() ** power for name in (oracle, primary)})
     error["gain"] = error[oracle] - error[primary]
     mean = error.groupby([rows["target"], rows["horizon"], rows["subject"]], observed=True)["gain"].mean()
-    cell = mean.groupby(level=[0, 1], observed=True).agg(["mean", "std", "size"])
-    score = cell["mean"] / (cell["std"] / np.sqrt(cell["size"])).where((cell["size"] > 1) & (cell["std"] > 0))
-    closest = score.fillna(-np.inf).idxmax()
-    text = f"{LOSS[power]} {error[primary].mean():.4g} against {error[oracle].mean():.4g} of the oracle; closest at "
-    text += f"horizon {closest[1]:g}: {score[closest]:+.1f} standard errors (alarm above {alarm:g}), {rows['subject'].nunique()} patients"
-    return bool((score > alarm).any()), text
+    text = f"{LOSS[power]} {error[primary].mean():.4g} against {error[oracle].mean():.4g} of the oracle"
+    tests = [(key, mean_test(own)) for key, own in mean.groupby(level=[0, 1], observed=True) if len(own) >= 5]
+    if not tests:
+        return None, f"{text}; fewer than 5 patients at any horizon are too few to say"
+    rounding = 1e-9 * error[oracle].mean()
+    size = [t.statistic if t.se > 0 else np.inf if t.estimate > rounding else 0.0 for _, t in tests]
+    alarm = [float(stdtrit(t.df, 1 - level / len(tests))) for _, t in tests]
+    near = int(np.argmax(np.array(size) - alarm))
+    text += f"; closest at horizon {tests[near][0][1]:g}: {size[near]:+.1f} standard errors (alarm above {alarm[near]:.1f})"
+    return size[near] > alarm[near], f"{text}, {rows['subject'].nunique()} patients"
+
+
+def _rows_of(frame: pd.DataFrame, said: str, keys: list[str]) -> pd.MultiIndex:
+    "What a row is known by: its keys, or its patient, outcome and prediction to six digits."
+    digits = lambda v: np.char.mod("%.5e", v.to_numpy(float) + 0.0)
+    values = {} if "time" in keys else {"y": digits(frame["y"]), "yhat": digits(frame[said])}
+    values |= {name: frame[name].to_numpy() for name in keys} | {"subject": frame["subject"].astype(str)}
+    return pd.MultiIndex.from_frame(pd.DataFrame({k: np.asarray(v) for k, v in values.items()}))
 
 
 def _against_training(
     rows: pd.DataFrame, primary: str, training: pd.DataFrame, power: int
-) -> tuple[bool, str]:
-    "Error on training rows and on test rows, patients weighing the same; and how many rows are both."
-    if "horizon" in training:
-        rows = rows[rows["horizon"].isin(training["horizon"])]
-        training = training[training["horizon"].isin(rows["horizon"])]
+) -> tuple[bool | None, str]:
+    "Error on training rows and on test rows, patients weighing the same; and how many training rows are test rows."
+    rows, training = (
+        rows.astype({"target": str}),
+        training.astype({"target": str} if "target" in training else {}),
+    )
+    for name in {"target", "horizon"} & set(training):
+        rows, training = (a[a[name].isin(b[name])] for a, b in ((rows, training), (training, rows)))
+    kinds = {pd.api.types.is_datetime64_any_dtype(t["time"]) for t in (rows, training) if "time" in t}
+    if not len(training) or not np.isfinite(training[["y", "yhat"]].to_numpy(float)).all() or len(kinds) > 1:
+        told = "no row of a target and horizon of the predictions" if not len(training) else "missing numbers"
+        return (
+            None,
+            f"the training rows cannot be used: {told if len(kinds) < 2 else 'times of another kind'}",
+        )
     errors = [
         ((frame["y"] - frame[said]).abs() ** power).groupby(frame["subject"].astype(str)).mean()
         for frame, said in ((training, "yhat"), (rows, primary))
     ]
     (seen, unseen), (a, b) = [e.mean() for e in errors], [mean_test(e).se for e in errors]
-    key = lambda frame, said: pd.MultiIndex.from_arrays(
-        [frame["subject"].astype(str), frame["y"], frame[said]]
-    )
-    copies = (
-        float(key(rows, primary).isin(key(training, "yhat")).mean())
-        if rows[primary].nunique() > 0.2 * len(rows)
-        else 0.0
-    )
+    keys = [name for name in ("time", "target", "horizon") if name in training]
+    copied = _rows_of(training, "yhat", keys).isin(_rows_of(rows, primary, keys)).mean()
+    coarse = "time" not in keys and training["yhat"].nunique() <= 0.2 * len(training)
+    copied = 0.0 if coarse else float(copied)
     far = unseen < 0.5 * seen and seen - unseen > 5 * np.hypot(a, b)
     same = bool(np.isclose(seen, unseen, rtol=1e-9, atol=0))
     text = f"{LOSS[power]} {seen:.4g} on training rows, {unseen:.4g} on test rows"
-    text += f"; {copies:.0%} of the test rows are training rows" if copies > 0.005 else ""
-    return bool(far or same or copies > 0.5), text
+    text += f"; {copied:.1%} of {len(training):,} training rows are test rows" if not coarse else ""
+    return bool(far or same or copied > (0.005 if "time" in keys else 0.03)), text
 
-
+# %% ../../nbs/2_judge/78_audit_signs.ipynb #cell-012
 def too_good(
     predictions: pd.DataFrame,  # the seam
     study: Study,
     evidence: Evidence,
     oracle: str = "oracle",  # name of the best possible model in the predictions
-    alarm: float = 3.0,  # standard errors above the oracle
+    level: float = 1e-3,  # chance of a false alarm against the oracle
     perfect: float = 0.98,  # AUROC
 ) -> Finding:
     "Is the model better than the best that is possible, nearly perfect, or no worse on new rows than on old ones?"
-    rows, parts, missing = (
-        paired(predictions, "test"),
-        [],
-        evidence.simulated and oracle not in set(predictions["model"]),
-    )
+    rows, parts, broken = paired(predictions, "test"), [], []
     power = 2 if study.kind == "binary" else 1
     if oracle in rows:
-        parts.append(_against_oracle(rows, study.primary, oracle, power, alarm))
+        parts.append(_against_oracle(rows, study.primary, oracle, power, level))
+    elif evidence.simulated:
+        broken.append("simulated data, but no oracle stands in the predictions")
     if study.kind == "binary":
         for (target, horizon), cell in rows.groupby(["target", "horizon"], observed=True):
-            area = association(cell["y"], cell[study.primary], cell["subject"])[0]
-            few = cell["y"].value_counts().min() < 10
-            parts.append(
-                (
-                    area > perfect and not few,
-                    f"{target} at {horizon:g}: AUROC {area:.3f} (alarm above {perfect})",
-                )
+            area, rare = (
+                association(cell["y"], cell[study.primary], cell["subject"])[0],
+                cell["y"].value_counts(),
             )
+            rare = int(rare.min()) if len(rare) > 1 else 0
+            told = f"{target} at {horizon:g}: "
+            told += (
+                f"AUROC {area:.3f} (alarm above {perfect})"
+                if rare >= 10
+                else f"{rare} rows of the rarer outcome, too few to say"
+            )
+            parts.append((area > perfect if rare >= 10 else None, told))
     if evidence.training is not None:
         parts.append(_against_training(rows, study.primary, evidence.training, power))
-    bad = any(found for found, _ in parts) if parts else None
-    text = (
-        "; ".join(told for _, told in parts)
-        or "real data have no oracle, and no predictions on training rows were given"
-    )
-    if missing:
-        bad, text = (
-            bad or None,
-            f"simulated data, but no oracle stands in the predictions; {text}"
-            if parts
-            else "simulated data, but no oracle stands in the predictions",
-        )
-    found = finding(
-        "too_good", "Is the model better than the best that is possible?", bad, "error",
-        "any: the sign of a leak that no other check has named", text, "Find the leak before you believe the score.",
+        broken += parts[-1:][0][1:] if parts[-1][0] is None else []
+    answers = [found for found, _ in parts]
+    bad = True if any(answers) else None if broken or not set(answers) - {None} else False
+    text = "; ".join([*broken, *(told for _, told in parts if told not in broken)])
+    return finding(
+        "too_good", "Is the model better than the best that is possible?", bad,
+        "error" if bad is not None or broken else "warning",
+        "any: the sign of a leak that no other check has named",
+        text or "real data have no oracle, and no predictions on training rows were given", "Find the leak before you believe the score.",
     )  # fmt: skip
-    return replace(found, verdict="not applicable") if bad is None and not evidence.simulated else found
 
-# %% ../../nbs/2_judge/78_audit_signs.ipynb #cell-012
+# %% ../../nbs/2_judge/78_audit_signs.ipynb #cell-014
 def sweep_reached(evidence: Evidence) -> Finding:
     "L1: did every setting that a search varied reach the model, and change something?"
     trials, bad, text = evidence.trials, None, "no trials were given"
-    if trials is not None and len(trials):
-        asked = [c.removeprefix("requested_") for c in trials if str(c).startswith("requested_")]
+    asked = [] if trials is None else [c for c in trials if str(c).startswith("requested_")]
+    if trials is not None and (
+        len(trials) < 2 or not asked or trials.get("value", pd.Series(np.nan)).isna().any()
+    ):
+        text = f"{len(trials)} trial(s), {len(asked)} settings requested_*: a search has two trials at least, each with a value"
+    elif trials is not None:
+        asked = [c.removeprefix("requested_") for c in asked]
         swept = [name for name in asked if trials[f"requested_{name}"].nunique(dropna=False) > 1]
         unsaid = [name for name in swept if f"resolved_{name}" not in trials]
         lost, idle = [], []
@@ -244,15 +281,15 @@ def sweep_reached(evidence: Evidence) -> Finding:
             groups = [g for g in groups if g[f"requested_{name}"].nunique(dropna=False) > 1]
             if groups and all(g["value"].nunique() <= 1 for g in groups):
                 idle.append(name)
-        if len(trials) > 1 and trials["value"].nunique() <= 1:
+        if trials["value"].nunique() <= 1:
             idle = swept
-        bad = None if unsaid else bool(lost or idle or (len(trials) > 1 and not swept))
+        bad = None if unsaid else bool(lost or idle or not swept)
         text = f"{len(trials)} trials over {', '.join(swept) or 'nothing'}"
         text += f"; requested, but not what the model used: {', '.join(lost)}" if lost else ""
         text += f"; without any effect: {', '.join(idle)}" if idle else ""
         text += f"; nobody recorded what the model used: {', '.join(unsaid)}" if unsaid else ""
     return finding(
-        "sweep_reached", "Did the search change what it says it changed?", bad, "error", "L1.1 no test set", text,
+        "sweep_reached", "Did the search change what it says it changed?", bad, "error", "none: a fault of the search", text,
         "Read the setting back from the fitted model, and compare two trials by hand.",
     )  # fmt: skip
 

@@ -6,6 +6,7 @@
 __all__ = ['SPLITS', 'subject_overlap', 'time_overlap', 'judged_rows', 'split_power', 'adversarial']
 
 # %% ../../nbs/2_judge/72_audit_splits.ipynb #cell-002
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -26,13 +27,22 @@ def subject_overlap(
     if spans is not None and len(spans):
         where = spans.groupby("subject", observed=True)["split"].nunique()
         both = where.index[where > 1].astype(str)
-        bad = len(both) > 0 and not evidence.shares_subjects
+        bad = len(both) > 0
         text = f"{len(both)} of {len(where)} subjects are in more than one split"
-        text += " (by design: the study forecasts a person's own future)" if evidence.shares_subjects else ""
-    return finding(
+    found = finding(
         "subject_overlap", "Is a patient in more than one split?", bad, "error",
         "L3.2 test and training examples are not independent", text, "Split by patient: shape.splits.by_subject.",
     )  # fmt: skip
+    if bad and evidence.shares_subjects:
+        design = (
+            "the study declares that it forecasts the later record of people whose earlier record it has seen"
+        )
+        return replace(
+            found,
+            verdict="not applicable",
+            evidence=f"{design}; {text}, and nothing is said about new people",
+        )
+    return found
 
 
 def time_overlap(
@@ -65,19 +75,31 @@ def time_overlap(
 SPLITS = {"calibration": "validation", "test": "test"}  # name in the predictions -> name in the prepared data
 
 
+def _ahead(rows: pd.DataFrame, unit: str) -> pd.Series:
+    "The time of the outcome of each row; ValueError where pandas can't add the unit."
+    numeric = pd.api.types.is_numeric_dtype(rows["time"])
+    calendar = {"year": "years", "years": "years", "month": "months", "months": "months"}.get(unit.lower())
+    if calendar and not numeric and (rows["horizon"] % 1 == 0).all():
+        later = {h: pd.DateOffset(**{calendar: int(h)}) for h in rows["horizon"].unique()}
+        parts = [rows.loc[rows["horizon"] == h, "time"] + offset for h, offset in later.items()]
+        return pd.concat(parts).reindex(rows.index)
+    ahead = pd.to_timedelta(rows["horizon"], unit=unit)
+    return rows["time"] + (ahead.dt.total_seconds() if numeric else ahead)
+
+
 def judged_rows(
     predictions: pd.DataFrame,  # the seam
     study: Study,  # whose predictions they are
     evidence: Evidence,  # uses `windows` and `truth`
+    relative: float = 1e-6,  # differences up to this share of a truth are rounding
 ) -> Finding:
     "L3.1: does a judged row come from another split than it says, or carry a truth that was not measured?"
     bad, text = None, "no spans, or no measured truths, were given"
     if evidence.windows is not None and evidence.truth is not None:
         rows = predictions[(predictions["model"] == study.primary) & predictions["split"].isin(list(SPLITS))]
         rows = rows.astype({"subject": str, "split": str, "target": str})
-        rows = rows[["split", "subject", "time", "target", "horizon", "y"]].assign(
-            part=rows["split"].map(SPLITS)
-        )
+        rows = rows[["split", "subject", "time", "target", "horizon", "y"]].reset_index(drop=True)
+        rows["part"] = rows["split"].map(SPLITS)
         origins = evidence.windows[["subject", "split", "origin"]].set_axis(
             ["subject", "part", "time"], axis=1
         )
@@ -86,18 +108,24 @@ def judged_rows(
         truth = evidence.truth.astype({"subject": str}).rename(columns={"y": "measured"})
         keys = ["subject", "time", *[k for k in ("target", "horizon") if k in truth]]
         truth = truth.astype({k: str for k in keys if k == "target"}).drop_duplicates(keys)
+        why = ""
         if "horizon" not in truth and (rows["horizon"] != 0).any():
-            ahead = pd.to_timedelta(rows["horizon"], unit=study.horizon_unit)
-            seconds = pd.api.types.is_numeric_dtype(rows["time"])
-            rows["time"] = rows["time"] + (ahead.dt.total_seconds() if seconds else ahead)
-        rows["time"] = rows["time"].astype(truth["time"].dtype)
-        measured = rows.merge(truth, on=keys, how="left")["measured"].to_numpy(float)
-        wrong = ~(measured == rows["y"].to_numpy())
-        bad = bool((~found).any() or wrong.any()) if len(rows) else None
-        text = f"{len(rows):,} judged rows: {int((~found).sum()):,} outside their split, {int(wrong.sum()):,} with a truth that was not measured"
+            try:
+                rows["time"] = _ahead(rows, study.horizon_unit)
+            except ValueError as error:
+                why = f"no time can be moved by a horizon in '{study.horizon_unit}' ({error}): give `truth` a column horizon, and the time of the prediction"
+        if len(rows) and not why:
+            rows["time"] = rows["time"].astype(truth["time"].dtype)
+            measured = rows.merge(truth, on=keys, how="left")["measured"].to_numpy(float)
+            wrong = ~np.isclose(measured, rows["y"].to_numpy(float), rtol=relative, atol=1e-12)
+            bad = bool((~found).any() or wrong.any())
+            text = f"{len(rows):,} judged rows: {int((~found).sum()):,} outside their split, {int(wrong.sum()):,} with a truth that was not measured"
+        else:
+            text = why or f"the study's own model {study.primary} has no judged rows"
     return finding(
         "judged_rows", "Are the judged rows from the split they name, with the truth that was measured?", bad, "error",
-        "L3.1 temporal leakage", text, "Rebuild the predictions from the windows of their own split.",
+        "L3.1 temporal leakage (a row of another split); none: a data fault (an invented truth)", text,
+        "Rebuild the predictions from the windows of their own split, and the truths from the raw records.",
     )  # fmt: skip
 
 # %% ../../nbs/2_judge/72_audit_splits.ipynb #cell-016
@@ -134,10 +162,10 @@ def split_power(
     lines = []
     for target, cell in judged.drop_duplicates(["split", *KEYS]).groupby("target", observed=True):
         lines += _parts(f"predictions of {target}", cell, ("test",), yes_no)
-    for name in ("windows", "examples"):
-        table = getattr(evidence, name)
-        if table is not None:
-            lines += _parts(name, table, ("train", "test"), yes_no)
+    # spans are counted for every example; the flat examples are a sample, and stand in where there are no spans
+    counted = "windows" if evidence.windows is not None else "examples"
+    if getattr(evidence, counted) is not None:
+        lines += _parts(counted, getattr(evidence, counted), ("train", "test"), False)
     table = pd.DataFrame(
         lines or [{"of": "predictions", "split": "test", "subjects": 0, "rows": 0, "events": np.nan}]
     )

@@ -83,7 +83,7 @@ def filled_values(
     study: Study,  # whose predictions they are; its bounds are where values may repeat
     evidence: Evidence,  # uses `examples` and `outputs`
 ) -> Finding:
-    "L2: does one exact number stand in for missing outcomes or inputs?"
+    "Data: does one exact number stand in for missing outcomes or inputs?"
     bounds = tuple(b for t in study.targets for b in (t.lower, t.upper))
     outcomes, inputs, looked = [], [], 0
     if study.kind != "binary":
@@ -91,10 +91,8 @@ def filled_values(
         for target, cell in judged.groupby("target", observed=True):
             at, limit = cell["horizon"] == cell["horizon"].min(), study.target(str(target))
             y, who = cell.loc[at, "y"].to_numpy(float), coded(cell.loc[at, "subject"])
-            value, count = np.unique(y[(y < limit.lower) | (y > limit.upper)], return_counts=True)
-            impossible = [
-                (v, c, "beyond the target's bounds") for v, c in zip(value, count, strict=True) if c >= 3
-            ]
+            often = pd.Series(y[(y < limit.lower) | (y > limit.upper)]).value_counts()
+            impossible = [(v, n, "beyond the target's bounds") for v, n in often.items() if n >= 3]
             caught = [hit for hit in filled(y, who, bounds) if not (hit[0] == 0 and y.min() < 0 < y.max())]
             outcomes += [(f"y of {target}", *hit) for hit in impossible or caught]
             looked += 1
@@ -118,15 +116,11 @@ def filled_values(
         for hit in filled(values, coded(table["subject"])):
             inputs += [] if _mask_of(values == hit[0], others) else [(name, *hit)]
         looked += 1
-    found = [
-        f"{name}: {value:g} in {count:,} rows ({where})" for name, value, count, where in outcomes + inputs
-    ]
-    text = f"{looked} columns looked at; " + (
-        "; ".join(found[:8]) if found else "no value repeats where it should not"
-    )
+    found = [f"{name}: {value:g} in {n:,} rows ({where})" for name, value, n, where in outcomes + inputs]
+    text = f"{looked} columns looked at; {'; '.join(found[:8]) or 'no value repeats where it should not'}"
     return finding(
         "filled_values", "Does a number stand where nothing was measured?", bool(found) if looked else None,
-        "error" if outcomes or not inputs else "warning", "L2 illegitimate features",
+        "error" if outcomes or not inputs else "warning", "none: a data fault",
         text if looked else "no numeric outcomes or inputs were given",
         "Leave unmeasured outcomes out; give inputs a mask column: shape.grid and shape.windows.",
     )  # fmt: skip
@@ -188,7 +182,7 @@ def time_structure(
     shuffles: int = 99,
     visible: float = 0.15,  # a course with a lag-1 correlation below this is none; where one may hide, it is a warning
 ) -> Finding:
-    "L2: do consecutive values of a patient resemble each other more than in random order?"
+    "Data: do consecutive values of a patient resemble each other more than in random order?"
     series, most = _stretches(evidence)
     lag = {name: value for name, values in series.items() if not np.isnan(value := lag_one(values))}
     steps = sum(int((~np.isnan(np.diff(series[name], axis=1))).sum()) for name in lag)
@@ -215,26 +209,27 @@ def time_structure(
         bad, text = True, "every patient has one row: there is no course over time"
     found = finding(
         "time_structure", "Do the rows of a patient follow each other in time?", bad, severity,
-        "L2 illegitimate features", text,
+        "none: a data fault", text,
         "Find the real order and resolution of the data, or treat the rows as single visits and use no windows (shape.windows).",
     )  # fmt: skip
     return found if evidence.is_series else Finding(**{**vars(found), "verdict": "not applicable"})
 
 # %% ../../nbs/2_judge/75_audit_values.ipynb #cell-019
-def _copied(columns: dict[str, np.ndarray], alarm: float, least: int = 30) -> list[str]:
+def _alike(a: np.ndarray, b: np.ndarray, least: int = 30) -> tuple[float, float, float]:
+    "|r|, and the largest difference before and after the best stretch and shift, in standard deviations."
+    both = ~(np.isnan(a) | np.isnan(b))
+    x, y = a[both], b[both]
+    if len(x) < least or min(len(np.unique(x)), len(np.unique(y))) <= 10:
+        return 0.0, np.inf, np.inf
+    apart, x, y = np.abs(x - y).max(), x - x.mean(), y - y.mean()
+    slope, sd = (x @ y) / (x @ x), y.std()
+    return float(abs(slope) * x.std() / sd), float(apart / sd), float(np.abs(y - slope * x).max() / sd)
+
+
+def _copied(columns: dict[str, np.ndarray], alarm: float) -> list[str]:
     "Pairs of columns that are the same up to stretch and shift."
-    names = [name for name, v in columns.items() if len(np.unique(v[~np.isnan(v)])) > 10]
-    pairs = []
-    for i, a in enumerate(names):
-        for b in names[:i]:
-            both = ~(np.isnan(columns[a]) | np.isnan(columns[b]))
-            x, y = columns[a][both], columns[b][both]
-            if len(x) < least or np.ptp(x) == 0 or np.ptp(y) == 0:
-                continue
-            x, y = x - x.mean(), y - y.mean()
-            r = abs(x @ y) / np.sqrt((x @ x) * (y @ y))
-            pairs += [f"{b} and {a} (|r| = {r:.7f})"] if r > alarm else []
-    return pairs
+    pairs = [(a, b, _alike(columns[a], columns[b])[0]) for i, b in enumerate(columns) for a in [*columns][:i]]
+    return [f"{a} and {b} (|r| = {r:.7f})" for a, b, r in pairs if r > alarm]
 
 
 def copied_columns(
@@ -242,30 +237,37 @@ def copied_columns(
     study: Study,  # whose predictions they are
     evidence: Evidence,  # uses `examples` and `inputs`
     alarm: float = 0.99999,  # largest |r| that is not an alarm
+    exact: float = 1e-9,  # largest difference of a copy, in standard deviations
 ) -> Finding:
-    "L2: are two models, or two inputs, the same thing up to stretch and shift?"
+    "Data: are two models, or two inputs, the same thing up to stretch and shift?"
     keys = ["split", "subject", "time", "target", "horizon"]
-    some = predictions.drop_duplicates(keys)[keys].iloc[
-        :: max(1, predictions[keys].drop_duplicates().shape[0] // 20_000)
-    ]
+    some = predictions.drop_duplicates(keys)[keys]
+    some = some.iloc[:: max(1, len(some) // 20_000)]
     wide = some.merge(predictions.astype({"model": str})[["model", *keys, "yhat"]], on=keys)
     wide = wide.pivot_table(index=keys, columns="model", values="yhat", observed=True)
-    models = _copied({name: wide[name].to_numpy(float) for name in wide}, alarm)
-    columns, table = {}, evidence.examples
-    if table is not None:
-        columns |= _numbers(table, [c for c in table if str(c).startswith("x_")])
+    cells = [g for _, g in wide.groupby(level="target", observed=True)]
+    models, copies, free = [], [], {"oracle", study.reference}
+    for i, b in enumerate(wide.columns):
+        for a in wide.columns[:i] if cells else ():
+            r, same, mapped = np.array([_alike(g[a].to_numpy(float), g[b].to_numpy(float)) for g in cells]).T
+            variant = study.primary not in (a, b) or a in b or b in a
+            copy = not {a, b} & free and (same.max() <= exact or (mapped.max() <= exact and not variant))
+            copies += [f"{a} is {b}"] if copy else []
+            models += [f"{a} and {b} (|r| = {r.max():.7f})"] if r.max() > alarm and not copy else []
+    table = evidence.examples
+    columns = {} if table is None else _numbers(table, [c for c in table if str(c).startswith("x_")])
     inputs = _copied(columns, alarm)
     if evidence.inputs is not None and len(evidence.inputs):
-        tensor = np.asarray(evidence.inputs)
-        tensor = tensor[np.unique(np.linspace(0, len(tensor) - 1, 500).astype(int))].astype(float)
-        tensor = tensor.reshape(-1, tensor.shape[-1])
+        at = np.unique(np.linspace(0, len(evidence.inputs) - 1, 500).astype(int))
+        tensor = np.asarray(evidence.inputs)[at].astype(float).reshape(-1, np.shape(evidence.inputs)[-1])
         name = evidence.features or [f"feature {k}" for k in range(tensor.shape[1])]
         inputs += _copied({f"input {n}": tensor[:, k] for k, n in enumerate(name)}, alarm)
-    text = f"{len(wide.columns)} models" + (f": {', '.join(models)}" if models else ", none a copy")
+    text = f"{len(wide.columns)} models: {', '.join([*copies, *models]) or 'none a copy'}"
     text += "; inputs: " + (", ".join(inputs[:5]) if inputs else "no copies")
+    bad = bool(copies or models or inputs)
     return finding(
-        "copied_columns", "Is a model, or an input, there twice under two names?", bool(models or inputs),
-        "error" if models or not inputs else "warning", "L2 illegitimate features", text,
+        "copied_columns", "Is a model, or an input, there twice under two names?", bad,
+        "error" if copies or not bad else "warning", "none: a data fault", text,
         "Remove the copy; compare a fusion with each of its parts in the predictions (judge.predictions.paired).",
     )  # fmt: skip
 
@@ -275,7 +277,7 @@ def label_plausibility(
     alarm: float = 5.0,  # standard errors over patients
     chance: float = 1e-6,  # of a group without any, or without exceptions
 ) -> Finding:
-    "L2: are outcomes missing, all the same, or impossibly common or rare in some group?"
+    "Data: are outcomes missing, all the same, or impossibly common or rare in some group?"
     table, lines, severity, bad, text = evidence.examples, [], "error", None, "no outcomes were given"
     if table is not None and "y" in table and len(table):
         y = pd.to_numeric(table["y"].astype(object), errors="coerce").astype(float)
@@ -326,6 +328,6 @@ def label_plausibility(
         severity = severity if lines else "error"
     return finding(
         "label_plausibility", "Are the outcomes there, and alike in all groups?", bad, severity,
-        "L2 illegitimate features", text,
+        "none: a data fault", text,
         "Trace the named outcomes to their source; a split by group (shape.splits.by_subject) will not mend them.",
     )  # fmt: skip

@@ -125,7 +125,7 @@ def equivalence(cell: Cell) -> list[dict]:
 def _share(cell, test, family, hits, null, limit, offset, about, finding, ends, unit="%") -> dict:
     "A row for a share, as percentage minus `offset`."
     shares = cell.means(hits.astype(float))
-    found = share_test(shares, len(hits), null, cell.level)
+    found = share_test(shares, null, cell.level)
     effect = (100 * found.estimate - offset, 100 * found.low - offset, 100 * found.high - offset, unit)
     scaled = Result(*effect[:3], 100 * found.se, found.statistic, found.df, found.p)
     text = finding.format(f"{number(100 * found.estimate)} %")

@@ -16,7 +16,7 @@ from ..core.seeds import stream
 from .bootstrap import counts, draw, expanded, percentile
 from .dependence import codes
 from .engines import Result
-from .risks import cannot, risk_limit, too_few_events
+from .risks import cannot, effective_patients, risk_limit, too_few_events
 from .verdicts import MINIMUM_PATIENTS_SHARE, Cell, interval_text, number, row
 
 # %% ../../nbs/2_judge/65_calibration_curve.ipynb #cell-004
@@ -159,8 +159,9 @@ def flexible_calibration(cell: Cell) -> list[dict]:
     weight = np.bincount(place) / len(p)
     gap, draws = _drawn_gaps(x, x, place, p - y, cell.subject, rng, cell.n_resamples)
     moved = 100 * weight @ np.abs(draws - gap[:, None])
-    moved, n = moved[~np.isnan(moved)], cell.n_subjects
-    df, end = n - 1, (1 + cell.level) / 2
+    moved, end = moved[~np.isnan(moved)], (1 + cell.level) / 2
+    n = max(effective_patients(np.bincount(cell.subject).astype(float)), 2.0)
+    df = n - 1
     moved *= np.sqrt(n / df) * stdtrit(df, end) / ndtri(end)  # resamples of few patients vary too little
     sizes = {name: 100 * size for name, size in calibration_errors(gap[place]).items()}
     ici, reach = sizes["ici"], float(np.quantile(moved, cell.level))

@@ -7,7 +7,7 @@ __all__ = ['BIG_MISSES', 'WIDTH', 'CHANCES', 'FACTORS', 'tail_excess', 'big_miss
 
 # %% ../../nbs/2_judge/61_distribution.ipynb #cell-002
 import numpy as np
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr, ndtri, stdtrit
 
 from ..core.seeds import stream
 from .bootstrap import bootstrap_sums, expanded
@@ -50,6 +50,11 @@ def _classic(cell, test, family, p, statistic, effect, limit, values, method, fu
         cell, test, family, naive, (effect[0], np.nan, np.nan, effect[1]), limit, values, "", "", {}, method, function,
         assumes_independence=True,
     )  # fmt: skip
+
+
+def _se(reach, n_subjects, level) -> float:
+    "Standard error of a normal estimate whose interval reaches as far to each side; NaN for one patient."
+    return reach / stdtrit(n_subjects - 1, (1 + level) / 2) if n_subjects > 1 else np.nan
 
 
 def _alike(
@@ -104,9 +109,10 @@ def big_misses(
 
     drawn = bootstrap_sums(beyond, table, rng, n_resamples, level)
     effective = dependence(np.abs(gap) > 2 * sd, subject).n_effective
-    floor = -np.log(1 - level) / effective if effective > 0 else 0.0
+    floor = -np.log(1 - level) / (effective if effective > 0 else n)
     tails = mean_test(means(tail_excess(np.abs(gap), 1 / rows[subject])), 0.0, level)
-    share = (drawn.value, drawn.low, max(drawn.high, floor), drawn.se)
+    se = drawn.se if drawn.se > 0 else _se(floor, n, level)
+    share = (drawn.value, drawn.low, max(drawn.high, floor), se)
     return Result(*(100 * float(x) for x in share), tails.statistic, tails.df, tails.p), float(sd)
 
 
@@ -119,7 +125,8 @@ def shape(cell: Cell) -> list[dict]:
         "limit": BIG_MISSES,
         "values": r,
         "about": about,
-        "method": "patient bootstrap of the share beyond 3 SD; t-test over patients of the excess beyond 2.5 median-based SD",
+        "method": "effect: share of errors beyond 3 SD, patients alike, patient bootstrap; p: are there more or fewer errors beyond 2.5 "
+        "median-based SD than in a bell curve? t-test over patients",
         "function": "medlab.judge.distribution.big_misses",
         "minimum": MINIMUM_PATIENTS_SHARE,
     }
@@ -129,7 +136,7 @@ def shape(cell: Cell) -> list[dict]:
     rng = stream(cell.seed, "shape", cell.target.name, cell.horizon)
     found, sd = big_misses(r, cell.subject, rng, cell.n_resamples, cell.level)
     size = number(3 * sd, cell.target.decimals + 1)
-    finding = f"{number(found.estimate, 2)} % of errors{cell.ahead}{cell.where} are beyond {size} {unit}, three times their usual size"
+    finding = f"In the average {cell.study.subject_label}, {number(found.estimate, 2)} % of errors{cell.ahead}{cell.where} are beyond {size} {unit}, three times their usual size"
     inside = interval_text(cell, found.low, found.high, 2, "%")
     ends = {
         "ok": "; a bell curve has 0.27 % there and up to 1 % is tolerated, so big misses are no more common than that",
@@ -212,12 +219,13 @@ def distribution(cell: Cell) -> list[dict]:
             "concern": f"; {narrow if found.estimate < 1 else 'they swing more than reality does'}",
             "unclear": f"; whether that is within {low} to {high} times stays open",
         },
-        "patient bootstrap of the ratio; patients swap truth and prediction, largest gap of the distributions",
+        "effect: ratio of standard deviations, patient bootstrap; p: are the two distributions alike as a whole? largest gap, "
+        "patients swap truth and prediction",
         "medlab.judge.permutation.swap", reason=reason,
     )  # fmt: skip
     if np.isnan(ours["p"]):
         ours["statistic"] = np.nan
-    distance = _distance(cell, truth - predicted, grid, largest, p)
+    distance = _distance(cell, truth - predicted, grid)
     if len(cell.y) < 2:
         return [ours, distance]
     smirnov = ks_2samp(cell.yhat, cell.y, method="asymp")
@@ -231,7 +239,7 @@ def distribution(cell: Cell) -> list[dict]:
     ]  # fmt: skip
 
 
-def _distance(cell, gaps, grid, largest, p) -> dict:
+def _distance(cell, gaps, grid) -> dict:
     "Wasserstein distance of truth and predictions, with the reach of chance on both sides."
     from scipy.stats import wasserstein_distance
 
@@ -245,7 +253,8 @@ def _distance(cell, gaps, grid, largest, p) -> dict:
     bound = f"the {margin:g} {target.unit} that would matter ({target.bias_source})"
     return row(
         cell, "distribution_distance", "distribution",
-        Result(value, low, high, np.nan, largest, np.nan, p), (value, low, high, target.unit),
+        Result(value, low, high, _se(reach, cell.n_subjects, cell.level), np.nan, cell.n_subjects - 1, np.nan),
+        (value, low, high, target.unit),
         Limit(margin, f"convention: the limit of an average error, {target.bias_source}", -np.inf, margin),
         cell.residual, "how alike predictions and truth are distributed",
         f"Each put in order of size, predictions{cell.ahead}{cell.where} and truth differ by {number(value, digits)} {target.unit}"
@@ -255,7 +264,8 @@ def _distance(cell, gaps, grid, largest, p) -> dict:
             "concern": f"; that is more than {bound}",
             "unclear": f"; whether it is less than {bound} stays open",
         },
-        "Wasserstein distance, multiplier bootstrap over patients; swap test", "scipy.stats.wasserstein_distance",
+        "Wasserstein distance, interval from a multiplier bootstrap over patients; its test is that of the row `distribution`",
+        "scipy.stats.wasserstein_distance",
     )  # fmt: skip
 
 # %% ../../nbs/2_judge/61_distribution.ipynb #cell-023
@@ -282,10 +292,11 @@ def honesty(
     contributions[np.searchsorted(everyone, others)] -= deviations(stated)
     noise = np.abs(wobble(contributions, rng, n_resamples)).max(axis=1)
     at = int(np.abs(gap).argmax())
-    value, reach = abs(gap[at]), np.quantile(noise, expanded(level, min(len(names), len(others))))
+    fewer = min(len(names), len(others))
+    value, reach = abs(gap[at]), np.quantile(noise, expanded(level, fewer))
     p = (1 + (noise >= value * (1 - 1e-9)).sum()) / (1 + n_resamples)
     size = [100 * float(x) for x in (value, max(0.0, value - reach), value + reach)]
-    found = Result(*size, np.nan, size[0], np.nan, float(p))
+    found = Result(*size, 100 * _se(reach, fewer, level), size[0], fewer - 1, float(p))
     return found, 100 * stated.mean(axis=0)[at], 100 * came.mean(axis=0)[at]
 
 
@@ -302,7 +313,8 @@ def pit(cell: Cell) -> list[dict]:
     shared = {
         "limit": CHANCES,
         "about": "whether stated chances come true",
-        "method": "PIT against calibration patients, largest gap, multiplier bootstrap over patients of both splits",
+        "method": "effect: largest gap of the PIT distribution against calibration patients; p: is it larger than chance makes it? "
+        "multiplier bootstrap over patients of both splits",
         "function": "medlab.judge.distribution.honesty",
     }
     unit = "percentage points"
@@ -318,7 +330,7 @@ def pit(cell: Cell) -> list[dict]:
     values = mass[np.searchsorted(earlier[order], cell.residual, "right")] / mass[-1]  # the PIT of each row
     finding = (
         f"Judged by the errors of {people(len(others), cell.study)} kept for calibration, what had a {number(stated, 0)} % chance "
-        f"came true in {number(came, 0)} % of cases{cell.ahead}{cell.where}, the largest gap that was found"
+        f"came true in {number(came, 0)} % of the cases of the average {cell.study.subject_label}{cell.ahead}{cell.where}, the largest gap that was found"
     )
     ends = {
         "ok": f"; that is within {CHANCES.tolerance:g} points",

@@ -74,7 +74,6 @@ def equivalence_test(
 # %% ../../nbs/2_judge/52_engines.ipynb #cell-017
 def share_test(
     shares,  # (n_subjects,) share of hits of each patient, 0..1
-    n_rows: int,  # rows of all patients together
     null: float,  # share under the null hypothesis, 0..1
     level: float = 0.95,
 ) -> Result:

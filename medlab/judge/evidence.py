@@ -25,6 +25,9 @@ class Evidence:
         None  # subject, split, and what does not change: birth year, sex, height ...
     )
     examples: pd.DataFrame | None = None  # subject, split, row, y, x_*, by_*, oracle: flat, see above
+    fingerprints: pd.DataFrame | None = (
+        None  # subject, split, fingerprint of every window (audit_twins.fingerprint)
+    )
     outputs: np.ndarray | None = None  # (n, horizon) what the model is asked for, NaN where unknown
     inputs: np.ndarray | None = None  # (n, lookback, features) what it is given, same rows as `outputs`
     features: tuple[str, ...] = ()  # names of the last axis of `inputs`
@@ -71,6 +74,7 @@ TABLES = {  # part -> the columns that it must have, none of them with gaps
     "windows": ("subject", "split", "first", "origin", "last"),
     "people": ("subject", "split"),
     "examples": ("subject", "split"),
+    "fingerprints": ("subject", "split", "fingerprint"),
     "replay": ("subject",),
     "erased": ("subject",),
     "shuffled": ("subject", "time", "yhat"),

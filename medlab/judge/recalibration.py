@@ -7,11 +7,14 @@ __all__ = ['CLIP', 'INTERCEPT', 'SLOPE', 'log_odds', 'logistic_regression', 'cal
            'calibration_slope']
 
 # %% ../../nbs/2_judge/68_recalibration.ipynb #cell-002
+from dataclasses import replace
+
 import numpy as np
 from scipy.special import expit, fdtrc, fdtri, logit, ndtr, stdtr
 
+from .bootstrap import subject_sums
 from .engines import Regression, Result, cluster_regression
-from .risks import cannot, risk_limit, too_few_events
+from .risks import cannot, effective_patients, risk_limit, too_few_events, toward
 from .verdicts import MINIMUM_PATIENTS_SHARE, Cell, Limit, interval_text, number, row
 
 # %% ../../nbs/2_judge/68_recalibration.ipynb #cell-004
@@ -49,7 +52,10 @@ def logistic_regression(
         if np.abs(step).max() < 1e-10 * (1 + np.abs(beta).max()):
             root = np.sqrt(weight)
             outcome = root * (design @ beta) + (y - mean) / root
-            return cluster_regression(design * root[:, None], outcome, subject, kind)
+            fit = cluster_regression(design * root[:, None], outcome, subject, kind)
+            own = subject_sums(np.linalg.qr(design * root[:, None])[0] ** 2, subject, fit.df + 1)
+            effective = min(effective_patients(knows) for knows in own.T)
+            return replace(fit, df=max(effective - 1, min(1.0, fit.df)))
         here = loss(beta) + 1e-9 * len(y)
         while loss(beta + step) > here and np.abs(step).max() > 1e-12:
             step = step / 2  # too far
@@ -72,7 +78,7 @@ def calibration_intercept(cell: Cell) -> list[dict]:
     about, name = "the calibration intercept", "calibration_intercept"
     how = {
         "method": "logistic regression with the log odds as offset, CR3 over patients",
-        "function": "medlab.judge.risks.logistic_regression",
+        "function": "medlab.judge.recalibration.logistic_regression",
     }
     reason, fit = too_few_events(cell), None
     if not reason and (fit := logistic_regression(ones, cell.y, cell.subject, x)) is None:
@@ -123,7 +129,7 @@ def calibration_slope(cell: Cell) -> list[dict]:
     about = ("whether risks are too extreme", "whether risks hold after recalibration")
     how = {
         "method": "logistic regression on the log odds, CR3 over patients",
-        "function": "medlab.judge.risks.logistic_regression",
+        "function": "medlab.judge.recalibration.logistic_regression",
     }
     jointly = how | {"method": "Wald test of intercept 0 and slope 1, CR3 over patients, with Scheffé's band"}
     if reason or fit.df < 1:
@@ -165,21 +171,25 @@ def calibration_slope(cell: Cell) -> list[dict]:
 def _joint(cell: Cell, fit: Regression, x: np.ndarray, limit: Limit, about: str, how: dict) -> dict:
     "Intercept 0 and slope 1 together, and the gap in risk where it looks worst."
     off = fit.coefficients - [0.0, 1.0]
-    wald = float(off @ np.linalg.pinv(fit.covariance) @ off) / 2
-    at = np.quantile(x, np.linspace(0.05, 0.95, 19))
+    less = max(fit.df - 1, 1.0)  # Hotelling 1931: two coefficients cost one patient more than one does
+    shrunk = less / (less + 1)
+    wald = shrunk * float(off @ np.linalg.pinv(fit.covariance) @ off) / 2
+    steps, ordered = np.arange(1, 20) * len(x), np.sort(x)  # 20ths, by a rule that no copy of rows can move
+    at = (ordered[-(-steps // 20) - 1] + ordered[steps // 20]) / 2
     basis = np.column_stack([np.ones_like(at), at])
     middle = basis @ fit.coefficients
     se = np.sqrt(np.einsum("ij,jk,ik->i", basis, fit.covariance, basis).clip(0))
-    reach = np.sqrt(2 * fdtri(2, fit.df, cell.level)) * se
+    reach = np.sqrt(2 * fdtri(2, less, cell.level) / shrunk) * se
     said = expit(at)
     gap, low, high = (100 * (said - expit(e)) for e in (middle, middle + reach, middle - reach))
     sure = np.maximum(low, -high)  # how far the band stays away from a gap of zero
     worst = int(sure.argmax() if sure.max() > limit.tolerance else np.maximum(high, -low).argmax())
     effect = (gap[worst], low[worst], high[worst], "percentage points")
+    size, *shown = toward(*effect[:3])
     finding = (
         f"Where the model says {number(100 * said[worst])} %{cell.ahead}{cell.where}, a recalibrated model says "
-        f"{number(100 * (said - gap / 100)[worst])} %; the model reads {number(abs(gap[worst]))} percentage points "
-        f"{'high' if gap[worst] >= 0 else 'low'} there{interval_text(cell, effect[1], effect[2])}"
+        f"{number(100 * (said - gap / 100)[worst])} %; the model reads {number(size)} percentage points "
+        f"{'high' if gap[worst] >= 0 else 'low'} there{interval_text(cell, *shown)}"
     )
     ends = {
         "ok": f"; nowhere is it off by more than {limit.tolerance:.2g} points",
@@ -187,7 +197,7 @@ def _joint(cell: Cell, fit: Regression, x: np.ndarray, limit: Limit, about: str,
         "unclear": f"; whether it is off by more than {limit.tolerance:.2g} points stays open",
     }
     slope = 100 * said[worst] * (1 - said[worst]) * se[worst]
-    found = Result(*effect[:3], slope, wald, fit.df, float(fdtrc(2, fit.df, wald)))
+    found = Result(*effect[:3], slope, wald, less, float(fdtrc(2, less, wald)))
     return row(
         cell, "calibration_joint", "calibration", found, effect, limit, cell.y - cell.yhat, about, finding, ends, **how,
         minimum=MINIMUM_PATIENTS_SHARE,

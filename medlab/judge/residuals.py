@@ -112,7 +112,7 @@ def cells(
         for horizon in study.key_horizons or study.horizons:
             mine = _here(own, target.name, horizon)
             theirs = None if against.empty else _here(against, target.name, horizon)
-            earlier = _here(before, target.name, horizon)
+            earlier = _here(before, target.name, horizon).sort_values(["subject", "time"], kind="stable")
             known = (
                 (earlier["yhat"] - earlier["y"]).to_numpy(float),
                 earlier["subject"].astype(str).to_numpy(),

@@ -14,6 +14,7 @@ from scipy.special import stdtr
 
 from ..core.seeds import stream
 from .bootstrap import counts, draw, expanded, percentile, standard_error
+from .contrasts import FEWEST, distinct, searchable
 from .engines import NOTHING, Result, minimum_detectable
 from .verdicts import MINIMUM_PATIENTS, Cell, Limit, number, people, row, verdict
 
@@ -46,33 +47,39 @@ def candidates(
     cell: Cell,
     depth: int = 2,  # conditions that may be joined, 1 or 2
     minimum: int = MINIMUM_PATIENTS,  # patients inside; half as many must be left outside
-) -> tuple[list[tuple], np.ndarray, np.ndarray, np.ndarray]:
-    "Slices as ((column, label), ...); rows and loss of each patient inside, (G, C) each; (C,) compared within patients?"
+) -> tuple[list[tuple], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    "((column, label), ...); rows and loss of each patient inside, does he take part, (G, C) each; (C,) within patients?"
     if depth not in (1, 2):
         raise ValueError(f"depth must be 1 or 2, not {depth}")
-    levels, n, loss = _levels(cell, minimum), cell.n_subjects, losses(cell)
-    m = np.bincount(cell.subject, minlength=n)
-    slices, rows, lost, seen = [], [], [], set()
+    levels, n, loss, new = _levels(cell, minimum), cell.n_subjects, losses(cell), distinct(cell)
+    outcome = [cell.y, 1 - cell.y] if cell.study.kind == "binary" else []
+    columns_of = [np.ones(len(loss)), loss, new, *outcome]
+    total = [np.bincount(cell.subject, x, n)[:, None] for x in columns_of]
+    slices, found, seen = [], [], set()
     for columns in [c for d in range(1, depth + 1) for c in combinations(levels, d)]:
         code, names = np.zeros(len(loss), np.int64), [()]
         for column in columns:
             own, labels = levels[column]
             code = np.where((own < 0) | (code < 0), -1, code * len(labels) + own)
             names = [(*name, (column, label)) for name in names for label in labels]
-        at = cell.subject[code >= 0] * len(names) + code[code >= 0]
-        k = np.bincount(at, minlength=n * len(names)).reshape(n, -1)
-        s = np.bincount(at, loss[code >= 0], n * len(names)).reshape(n, -1)
-        whole, none = k == m[:, None], k == 0
-        enough = (whole.sum(axis=0) >= minimum) & (none.sum(axis=0) >= minimum / 2)
-        enough |= (~whole & ~none).sum(axis=0) >= minimum
+        here = code >= 0
+        at, size = cell.subject[here] * len(names) + code[here], n * len(names)
+        sums = [np.bincount(at, x[here], size).reshape(n, -1) for x in columns_of]
+        rest = [everything - x for everything, x in zip(total, sums, strict=True)]
+        whole, none = rest[0] == 0, sums[0] == 0
+        both = np.minimum(sums[2], rest[2]) >= FEWEST
+        inner = both.sum(axis=0) >= minimum
+        part = np.where(inner, both, whole | none)
+        enough = inner | (whole.sum(axis=0) >= minimum) & (none.sum(axis=0) >= minimum / 2)
+        for x in (*sums[3:], *rest[3:]):  # of yes-or-no outcomes: who has the event, and who is without it
+            enough &= (part & (x > 0)).sum(axis=0) >= FEWEST
         for j in np.flatnonzero(enough):
-            if (same := k[:, j].tobytes() + s[:, j].tobytes()) not in seen:
+            if (same := sums[0][:, j].tobytes() + sums[1][:, j].tobytes()) not in seen:
                 seen.add(same)
                 slices.append(names[j])
-                rows.append(k[:, j])
-                lost.append(s[:, j])
-    rows, lost = (np.array(a, float).reshape(len(slices), n).T for a in (rows, lost))
-    return slices, rows, lost, ((rows > 0) & (rows < m[:, None])).sum(axis=0) >= minimum
+                found.append((sums[0][:, j], sums[1][:, j], part[:, j], np.full(n, inner[j])))
+    rows, lost, part, inner = np.array(found, float).reshape(len(slices), 4, n).transpose(1, 2, 0)
+    return slices, rows, lost, part > 0, inner.any(axis=0)
 
 # %% ../../nbs/2_judge/68_slices.ipynb #cell-011
 def between(
@@ -162,9 +169,7 @@ def merge(
 def _ratios(sides: list[np.ndarray], weights: np.ndarray) -> np.ndarray:
     "Mean loss inside over mean loss outside, patients counting alike: (B, C), NaN where there is none."
     with np.errstate(invalid="ignore", divide="ignore"):
-        inside, outside = (
-            weights @ np.nan_to_num(s) / (weights @ (~np.isnan(s)).astype(float)) for s in sides
-        )
+        inside, outside = (weights @ np.nan_to_num(s) / (weights @ (s == s).astype(float)) for s in sides)
         return inside / np.where(outside > 0, outside, np.nan)
 
 
@@ -178,11 +183,8 @@ def _sentence(cell: Cell, conditions: tuple, found: dict, attrs: dict) -> str:
     where, n = _text(conditions, " is "), f"{attrs['n_candidates']:,} groups"
     if found["verdict"] == "not assessable":
         return f"Not assessable where {where}: there is no error to compare with."
-    label, inner, limit = (
-        cell.study.subject_label,
-        found["kind"] == "within patients",
-        f"{WORSE.tolerance:g} times",
-    )
+    label, inner = cell.study.subject_label, found["kind"] == "within patients"
+    limit = f"{WORSE.tolerance:g} times"
     others = f"the same {label}s elsewhere" if inner else f"the other {label}s"
     whom = people(found["n_subjects"], cell.study)
     whom += "" if inner else f" against {found['n_outside']:,}"
@@ -212,11 +214,14 @@ def discover(
     n_halves: int = 100,  # random halvings of the patients
 ) -> pd.DataFrame:  # one row per slice, strongest evidence first; `.attrs` counts the search
     "For whom does it fail? All slices to a depth, tested together by max-T (Westfall and Young 1993)."
-    slices, rows, lost, paired = candidates(cell, depth, minimum)
+    left_out = ", ".join(sorted({f"by_{x}" for x in cell.study.outcome_slices} & set(cell.by)))
+    cell = searchable(cell)
+    slices, rows, lost, takes_part, paired = candidates(cell, depth, minimum)
     n, n_subjects = len(slices), cell.n_subjects
     if n == 0:
         table = pd.DataFrame(columns=COLUMNS)
         table.attrs = {"n_candidates": 0, "n_within": 0, "n_found": 0, "n_open": 0, "held_out": np.nan}
+        table.attrs |= {"left_out": left_out}
         return table
 
     def rng(purpose):
@@ -224,11 +229,8 @@ def discover(
 
     m = np.bincount(cell.subject, minlength=n_subjects)[:, None]
     own = np.bincount(cell.subject, losses(cell), n_subjects)[:, None]
-    order = np.lexsort(
-        [*(rows / m).T, (own / m)[:, 0]]
-    )  # an order of patients that their names have no part in
-    rows, lost, m, own = rows[order], lost[order], m[order], own[order]
-    takes_part = ((rows > 0) & (rows < m)) == paired
+    order = np.lexsort([*(rows / m).T, (own / m)[:, 0]])  # names of patients have no part in it
+    rows, lost, m, own, takes_part = (x[order] for x in (rows, lost, m, own, takes_part))
     inside = np.where(takes_part & (rows > 0), lost / np.maximum(rows, 1), np.nan)
     outside = np.where(takes_part & (rows < m), (own - lost) / np.maximum(m - rows, 1), np.nan)
     scale = max(np.nanmax(inside), np.nanmax(outside)) or 1.0
@@ -274,9 +276,8 @@ def discover(
     groups = merge([len(slices[c]) for c in pool], jaccard)[:top]
     again = (jaccard[[asked.index(w) for w in winner]] >= 0.5) & any_there[:, None]
     word = np.array([verdict(*ends, WORSE.lower, WORSE.upper) for ends in zip(low, high, strict=True)])
-    word[(word == "concern") & ~(family < 1 - cell.level)] = (
-        "unclear"  # the interval does not know of the search
-    )
+    chance = ~(family < 1 - cell.level)  # of which the interval does not know
+    word[(word == "concern") & chance] = "unclear"
     every = {
         "slice": [_text(one) for one in slices], "depth": [len(one) for one in slices],
         "kind": np.where(paired, "within patients", "between patients"), "n_subjects": n_inside,
@@ -289,7 +290,7 @@ def discover(
     table.attrs = {
         "n_candidates": n, "n_within": int(paired.sum()), "n_found": int((family < 1 - cell.level).sum()),
         "n_open": int((~(high <= WORSE.upper)).sum()),
-        "held_out": float(np.exp(np.log(held_out).mean())) if len(held_out) else np.nan,
+        "held_out": float(np.exp(np.log(held_out).mean())) if len(held_out) else np.nan, "left_out": left_out,
     }  # fmt: skip
     table["stability"] = [again[:, group[0]].mean() for group in groups]
     table["merged_with"] = ["; ".join(_text(slices[asked[j]]) for j in group[1:]) for group in groups]
@@ -300,18 +301,22 @@ def discover(
 # %% ../../nbs/2_judge/68_slices.ipynb #cell-029
 def discovered(cell: Cell) -> list[dict]:
     "R9, searched: the slice with the strongest evidence of larger errors, or that none stands out."
-    if not cell.by:
+    if not searchable(cell).by:
         return []
     table, few = discover(cell, n_resamples=cell.n_resamples), MINIMUM_PATIENTS // 2
     found, effect = NOTHING, (np.nan, np.nan, np.nan, "ratio")
     reason = f"no group of at least {MINIMUM_PATIENTS} of them leaves {few} others to compare with"
+    reason += f", with {FEWEST} events on both sides" if cell.study.kind == "binary" else ""
+    left_out = table.attrs["left_out"].replace("by_", "")
+    how = "search of slices, max-T over permuted and sign-flipped patients"
+    how += f"; not searched, since cut by the true value: {left_out}" if left_out else ""
     if len(table):
         best, n, reason = table.iloc[0], table.attrs["n_candidates"], "there is no error to compare with"
         effect = (best["ratio"], best["ratio_low"], best["ratio_high"], "ratio")
         found = Result(*effect[:3], best["log_se"], best["t"], best["df"], best["p_adjusted"])
     line = row(
         cell, "slice_discovery", "slice_discovery", found, effect, WORSE, losses(cell), "for whom the model errs most", "",
-        dict.fromkeys(("ok", "concern", "unclear"), ""), "search of slices, max-T over permuted and sign-flipped patients",
+        dict.fromkeys(("ok", "concern", "unclear"), ""), how,
         "medlab.judge.slices.discover", reason=reason,
     )  # fmt: skip
     if line["verdict"] == "not assessable":
