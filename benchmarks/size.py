@@ -245,7 +245,7 @@ def report(table: pd.DataFrame, curve: pd.DataFrame, n: int) -> str:
     "The committed page."
     columns = WORLD
     low, high = (100 * end for end in band(n))
-    rate = table[table["tested"] > 0].assign(rate=lambda t: 100 * t["rejected"] / t["tested"])
+    rate = table[table["tested"] >= n / 4].assign(rate=lambda t: 100 * t["rejected"] / t["tested"])
     wide = rate.pivot_table(
         index=["assumes_independence", "kind", "test"], columns=columns, values="rate", sort=False
     )
@@ -256,8 +256,8 @@ def report(table: pd.DataFrame, curve: pd.DataFrame, n: int) -> str:
         "",
         f"Written by `make size`: {n:,} simulated studies for every column, in which each null hypothesis is true. A test of level 5 % rejects",
         f"between {low:.1f} and {high:.1f} % of them in 95 of 100 such tables. Columns: patients x rows, intraclass correlation, correlation",
-        "of neighbouring rows. Empty: too few patients for a p-value, or too few rows. Below 10 patients nothing gets a verdict, below 30 no",
-        "share does. `memory_rows` (Ljung-Box) also sees the correlation of neighbours that overlap, which is no fault of a forecast.",
+        "of neighbouring rows. Empty: too few patients for a p-value (10, or 30 for shares and for yes/no outcomes), or too few rows.",
+        "`memory_rows` (Ljung-Box) also sees the correlation of neighbours that overlap, which is no fault of a forecast.",
         "",
         "![False alarms of every test, and power by number of patients](size.png)",
         "",

@@ -195,11 +195,12 @@ def from_tests(
     bad, open_, only_groups = (
         [plain_test(str(name)) for name in names] for names in (bad, open_, only_groups)
     )
+    some = lambda names: ", ".join(names[:3]) + f" and {len(names) - 3} more" * (len(names) > 3)
     counted = [
         f"{len(fine)} within limits",
-        f"{len(bad)} of concern ({', '.join(bad)})" if bad else "none of concern",
+        f"{len(bad)} of concern ({some(bad)})" if bad else "none of concern",
     ]
-    counted += [f"{len(open_)} undecided ({', '.join(open_)})"] if open_ else []
+    counted += [f"{len(open_)} undecided ({some(open_)})"] if open_ else []
     counted += [f"{len(kinds['not assessable'])} not assessable"] if kinds["not assessable"] else []
     sentence = f"Of {len(by_test)} kinds of test of its errors: {', '.join(counted)}."
     hardest = (
@@ -207,14 +208,13 @@ def from_tests(
         .sort_values("horizon", kind="stable")
         .drop_duplicates("test", keep="last")
     )
-    sentence += "".join(f" {text.rstrip('.')}." for text in hardest["sentence"].astype(str)[:2])
+    sentence += "".join(f" {text.rstrip('.')}." for text in hardest["sentence"].astype(str)[:1])
     if only_groups:
         sentence += (
             f" Of concern in some groups of {study.subject_label}s or situations: {', '.join(only_groups)}."
         )
-    first = ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
     headline = {
-        "concern": f"{len(bad)} of {len(by_test)} kinds of test raise{'s' * (len(bad) == 1)} a concern: {first}",
+        "concern": f"{len(bad)} of {len(by_test)} kinds of test raise{'s' * (len(bad) == 1)} a concern: {some(bad)}",
         "unclear": "not in every group" if only_groups else "with some questions undecided",
         "ok": "",
     }
