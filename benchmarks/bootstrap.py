@@ -165,7 +165,7 @@ def main():
         "",
         f"Machine: {platform.machine()}, Python {platform.python_version()}. {len(subject):,} forecasts of {SUBJECTS:,} people, "
         f"{RESAMPLES:,} resamples of people,",
-        "six measures at once (bias, MAE, RMSE, MARD, share within tolerance, coverage), percentile intervals. The first two agree; a test in",
+        "six measures at once (bias, MAE, RMSE, MARD, share within tolerance, coverage), percentile intervals. The first two agree to 5 %; an assertion in",
         "this script says so. The slow ones are run with fewer resamples and scaled.",
         "",
         "| way | resamples run | seconds for all | times slower than medlab |",

@@ -195,9 +195,7 @@ class Finding:
 
     check: str  # name of the check
     question: str  # what it asks, in words
-    verdict: (
-        str  # "pass", "fail", "not assessable" (no evidence) or "not applicable" (by the study's own word)
-    )
+    verdict: str  # "pass", "fail", "not assessable" (no evidence) or "not applicable" (by the study's word, or nothing of the kind)
     severity: str  # "error" stops the pipeline, "warning" is shown
     leakage_type: str  # Kapoor and Narayanan 2023, table 1; "none: a data fault" where it is no leak
     evidence: str  # the numbers that decide

@@ -132,7 +132,9 @@ def _on_training(model, spans: pd.DataFrame, x: np.ndarray, y: np.ndarray) -> pd
     return pd.DataFrame(rows).dropna(subset="y").reset_index(drop=True)
 
 # %% ../../../nbs/5_studies/glucose/85_evidence.ipynb #cell-009
-REASONS = {"sweep_reached": "no search was made: the settings are those of the study's source document"}
+REASONS = {
+    "sweep_reached": "no search was made: the settings are the source document's, made smaller for the machine"
+}
 
 
 def measured(records: dict[str, Record]) -> pd.DataFrame:  # subject, time, y
