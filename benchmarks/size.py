@@ -145,12 +145,12 @@ def rows_of(kind: str, rng, setting) -> list[dict]:
         ]
         return [row for q in asked for row in q(right)] + discrimination.discrimination(blank)
     calm, swapped, edge = (make(rng, setting) for make in (regression, exchangeable, at_the_margin))
+    special = {averages.equivalence: edge, agreement.censoring: at_the_limit(rng, setting)}
     found = averages.bias(calm)
     for question in residuals.QUESTIONS["regression"]:
-        world = {averages.equivalence: edge, agreement.censoring: at_the_limit(rng, setting)}.get(
-            question, calm
-        )
-        found += [row for row in question(world) if row["test"] not in EXCHANGEABLE | NOT_TRUE]
+        found += [
+            row for row in question(special.get(question, calm)) if row["test"] not in EXCHANGEABLE | NOT_TRUE
+        ]
         if question in (agreement.agreement, distribution.distribution):
             found += [row for row in question(swapped) if row["test"] in EXCHANGEABLE]
     return found

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from medlab.core.study import Study, Target
-from medlab.judge import audit, audit_inputs, audit_splits
+from medlab.judge import audit, audit_answer, audit_inputs, audit_splits, audit_twins, audit_values
 from medlab.judge.audit_predictions import predictions_reproduced
 from medlab.judge.audit_twins import chance_of_agreement, coded, random_pairs
 from medlab.judge.audit_values import filled, lag_one
@@ -120,7 +120,7 @@ def test_natural_windows_of_a_sensor_are_no_copies(own_future):
         evidence = Evidence(
             examples=table.assign(split=np.where(late, "test", "train"), y=0.0), shares_subjects=own_future
         )
-        assert ask(audit_splits.duplicates, None, evidence).verdict == "pass"
+        assert ask(audit_twins.duplicates, None, evidence).verdict == "pass"
 
 
 def test_static_inputs_that_repeat_within_a_patient_are_no_copies():
@@ -128,7 +128,7 @@ def test_static_inputs_that_repeat_within_a_patient_are_no_copies():
     late = table.groupby("subject").cumcount() > 9
     assert (
         ask(
-            audit_splits.duplicates,
+            audit_twins.duplicates,
             None,
             Evidence(examples=table.assign(split=np.where(late, "test", "train"))),
         ).verdict
@@ -140,16 +140,16 @@ def test_one_copied_patient_is_found_exactly_nearly_and_as_an_outcome():
     clean = examples(columns=6)
     donor = clean[clean["split"] == "train"].query("subject == subject.iloc[0]")
     copy = pd.concat([clean, donor.assign(subject=99, split="test")], ignore_index=True)
-    assert ask(audit_splits.duplicates, None, Evidence(examples=clean)).verdict == "pass"
-    assert ask(audit_splits.duplicates, None, Evidence(examples=copy)).verdict == "fail"
+    assert ask(audit_twins.duplicates, None, Evidence(examples=clean)).verdict == "pass"
+    assert ask(audit_twins.duplicates, None, Evidence(examples=copy)).verdict == "fail"
     x = [c for c in copy if c.startswith("x_")]
     near = copy.assign(**{c: copy[c] + np.random.default_rng(1).normal(0, 0.01, len(copy)) for c in x})
-    assert ask(audit_splits.duplicates, None, Evidence(examples=near)).verdict == "fail"
+    assert ask(audit_twins.duplicates, None, Evidence(examples=near)).verdict == "fail"
     outputs = np.random.default_rng(2).normal(size=(len(clean), 6))
-    assert ask(audit_splits.duplicates, None, Evidence(examples=clean, outputs=outputs)).verdict == "pass"
+    assert ask(audit_twins.duplicates, None, Evidence(examples=clean, outputs=outputs)).verdict == "pass"
     train, test = (clean.index[clean["split"] == part][:20] for part in ("train", "test"))
     outputs[test] = outputs[train]
-    assert ask(audit_splits.duplicates, None, Evidence(examples=clean, outputs=outputs)).verdict == "fail"
+    assert ask(audit_twins.duplicates, None, Evidence(examples=clean, outputs=outputs)).verdict == "fail"
 
 
 def people(n, seed):
@@ -176,7 +176,7 @@ def people(n, seed):
 def test_strangers_are_no_twins_though_columns_say_the_same_thing_twice():
     for n in (30, 200, 1000):
         for seed in range(4):
-            assert ask(audit_splits.subject_twins, None, Evidence(people=people(n, seed))).verdict != "fail"
+            assert ask(audit_twins.subject_twins, None, Evidence(people=people(n, seed))).verdict != "fail"
 
 
 def test_two_devices_of_one_patient_are_found_whatever_they_are_called():
@@ -185,10 +185,10 @@ def test_two_devices_of_one_patient_are_found_whatever_they_are_called():
         table[table["split"] == "train"].head(5).assign(split="test", subject=lambda t: t["subject"] + 1000)
     )
     again["sex"] = again["sex"].str.upper() + " "
-    found = ask(audit_splits.subject_twins, None, Evidence(people=pd.concat([table, again])))
+    found = ask(audit_twins.subject_twins, None, Evidence(people=pd.concat([table, again])))
     assert found.verdict == "fail" and found.evidence.startswith("5 pairs")
     shared = Evidence(people=pd.concat([table, again]), shares_subjects=True)
-    assert ask(audit_splits.subject_twins, None, shared).verdict == "not applicable"
+    assert ask(audit_twins.subject_twins, None, shared).verdict == "not applicable"
 
 
 def test_the_chance_of_agreement_is_the_product_where_columns_are_independent():
@@ -288,11 +288,11 @@ def test_codes_for_missing_are_called_filled(code):
 def test_censored_outcomes_are_measured_and_padded_ones_are_not():
     rng = np.random.default_rng(0)
     censored = np.clip(rng.normal(300, 120, 900).round(), 40, 400)
-    assert ask(audit_inputs.filled_values, seam(censored), Evidence()).verdict == "pass"
-    padded = ask(audit_inputs.filled_values, seam(np.r_[censored, np.zeros(50)]), Evidence())
+    assert ask(audit_values.filled_values, seam(censored), Evidence()).verdict == "pass"
+    padded = ask(audit_values.filled_values, seam(np.r_[censored, np.zeros(50)]), Evidence())
     assert (padded.verdict, padded.severity) == ("fail", "error")
     outputs = np.where(rng.random((900, 3)) < 0.3, 0, rng.normal(150, 20, (900, 3)))
-    assert ask(audit_inputs.filled_values, seam(censored), Evidence(outputs=outputs)).verdict == "fail"
+    assert ask(audit_values.filled_values, seam(censored), Evidence(outputs=outputs)).verdict == "fail"
 
 
 def test_a_lag_of_one_is_the_autocorrelation_and_patients_who_differ_feign_none():
@@ -308,23 +308,23 @@ def test_a_lag_of_one_is_the_autocorrelation_and_patients_who_differ_feign_none(
 
 def test_independent_rows_are_no_series_and_one_window_per_patient_may_be_one():
     noise = examples(1)
-    assert ask(audit_inputs.time_structure, None, Evidence(examples=noise)).verdict == "fail"
+    assert ask(audit_values.time_structure, None, Evidence(examples=noise)).verdict == "fail"
     assert (
-        ask(audit_inputs.time_structure, None, Evidence(examples=noise, is_series=False)).verdict
+        ask(audit_values.time_structure, None, Evidence(examples=noise, is_series=False)).verdict
         == "not applicable"
     )
     single = noise.drop_duplicates("subject")
-    assert ask(audit_inputs.time_structure, None, Evidence(examples=single)).verdict == "fail"
+    assert ask(audit_values.time_structure, None, Evidence(examples=single)).verdict == "fail"
     walks = np.cumsum(np.random.default_rng(0).normal(size=(40, 24, 2)), axis=1)
     stays = Evidence(examples=single, inputs=walks, features=("a", "b"))
-    assert ask(audit_inputs.time_structure, None, stays).verdict == "pass"
+    assert ask(audit_values.time_structure, None, stays).verdict == "pass"
 
 
 def test_files_compare_by_patient_and_poisoned_files_are_named():
     rng = np.random.default_rng(0)
     table = examples(patients=300, rows=3).assign(by_file=lambda t: (t["subject"] // 100).astype(str))
     table["y"] = (rng.random(300) < 0.3)[table["subject"]]
-    plausible = audit_inputs.label_plausibility
+    plausible = audit_values.label_plausibility
     assert ask(plausible, None, Evidence(examples=table)).verdict == "pass"
     named = ask(plausible, None, Evidence(examples=table.assign(y=table["y"] & (table["by_file"] != "2"))))
     assert (named.verdict, named.severity) == ("fail", "warning") and "by_file = 2" in named.evidence
@@ -336,10 +336,10 @@ def test_files_compare_by_patient_and_poisoned_files_are_named():
 def test_a_fusion_with_its_own_copy_is_one_model():
     rows = seam(np.random.default_rng(0).normal(150, 30, 300))
     copy = rows.assign(model="fusion", yhat=0.5 * rows["yhat"] + 70)
-    found = ask(audit_inputs.copied_columns, pd.concat([rows, copy]), Evidence())
+    found = ask(audit_values.copied_columns, pd.concat([rows, copy]), Evidence())
     assert (found.verdict, found.severity) == ("fail", "error")
     other = rows.assign(model="prevalence", yhat=150.0)  # a constant is no copy of anything
-    assert ask(audit_inputs.copied_columns, pd.concat([rows, other]), Evidence()).verdict == "pass"
+    assert ask(audit_values.copied_columns, pd.concat([rows, other]), Evidence()).verdict == "pass"
 
 
 def test_the_fitted_thing_that_is_wrong_is_named():
@@ -531,10 +531,10 @@ def test_a_blurred_answer_in_one_column_is_found_and_honest_inputs_are_not():
         evidence = lambda inputs, future=future: Evidence(
             inputs=inputs, outputs=future, features=("bg", "bolus")
         )
-        assert ask(audit_inputs.target_in_input, None, evidence(inputs)).verdict == "pass"
+        assert ask(audit_answer.target_in_input, None, evidence(inputs)).verdict == "pass"
         blurred = inputs.copy()
         blurred[:, 0, 1] = future[:, -1] + rng.normal(0, 1, len(future))
-        found = ask(audit_inputs.target_in_input, None, evidence(blurred))
+        found = ask(audit_answer.target_in_input, None, evidence(blurred))
         assert found.verdict == "fail" and "bolus 35 steps" in found.evidence
 
 
@@ -551,9 +551,9 @@ def test_a_setting_that_is_held_is_no_answer(rate):
         evidence = lambda shift, series=series, other=other: Evidence(
             inputs=np.stack([series[:, shift : shift + 36], other], axis=2), outputs=series[:, [38]], features=("rate", "x")
         )  # fmt: skip
-        assert ask(audit_inputs.target_in_input, None, evidence(0)).verdict == "pass"
+        assert ask(audit_answer.target_in_input, None, evidence(0)).verdict == "pass"
         if rate == 0.01:
-            assert ask(audit_inputs.target_in_input, None, evidence(3)).verdict == "fail"
+            assert ask(audit_answer.target_in_input, None, evidence(3)).verdict == "fail"
 
 
 def test_a_sample_without_events_is_no_split_without_events():

@@ -14,6 +14,7 @@ import pandas as pd
 
 from ..core.study import Study
 from medlab.judge import (
+    audit_answer,
     audit_inputs,
     audit_predictions,
     audit_probes,
@@ -36,7 +37,7 @@ CHECKS: tuple[Callable, ...] = (
     audit_splits.adversarial,
     audit_inputs.future_replay,
     audit_inputs.outcome_erased,
-    audit_inputs.target_in_input,
+    audit_answer.target_in_input,
     audit_inputs.suspicious_names,
     audit_values.copied_columns,
     audit_values.filled_values,
@@ -89,7 +90,7 @@ def _broken(check: Callable, predictions: pd.DataFrame, study: Study, error: Exc
     broke = f"the check broke down: {type(error).__name__}: {error}"
     text = str(error) if isinstance(error, EvidenceError) else broke
     try:
-        blank = replace(_ask(check, predictions, study, Evidence()))
+        blank = _ask(check, predictions, study, Evidence())
     except Exception:
         what = (inspect.getdoc(check) or check.__name__).splitlines()[0]
         blank = finding(check.__name__, what, None, "error", "any", text, "")

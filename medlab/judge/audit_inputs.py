@@ -11,8 +11,6 @@ import re
 import numpy as np
 import pandas as pd
 
-from .audit_answer import target_in_input  # noqa: F401 - the audit asks them here
-from .audit_values import copied_columns, filled_values, label_plausibility, time_structure  # noqa: F401
 from .evidence import Evidence, Finding, finding
 from ..shape.scaling import rows_digest
 

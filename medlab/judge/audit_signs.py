@@ -247,7 +247,7 @@ def too_good(
             parts.append((area > perfect if rare >= 10 else None, told))
     if evidence.training is not None:
         parts.append(_against_training(rows, study.primary, evidence.training, power))
-        broken += parts[-1:][0][1:] if parts[-1][0] is None else []
+        broken += [parts[-1][1]] if parts[-1][0] is None else []
     answers = [found for found, _ in parts]
     bad = True if any(answers) else None if broken or not set(answers) - {None} else False
     text = "; ".join([*broken, *(told for _, told in parts if told not in broken)])

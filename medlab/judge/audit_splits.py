@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..core.seeds import stream
 from ..core.study import Study
-from .audit_twins import coded, duplicates, subject_twins  # noqa: F401 - the audit asks them here
+from .audit_twins import coded
 from .evidence import Evidence, Finding, finding
 from .predictions import KEYS
 

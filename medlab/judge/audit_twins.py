@@ -238,7 +238,7 @@ def _by_chance(codes: np.ndarray, subject: np.ndarray, table: pd.DataFrame) -> f
 
 def _everywhere(evidence: Evidence, codes: np.ndarray, subject: np.ndarray) -> tuple[bool | None, str]:
     "Copies among the fingerprints of all rows; or, without them, what share of copies the sample could have shown."
-    prints, windows = getattr(evidence, "fingerprints", None), evidence.windows
+    prints, windows = evidence.fingerprints, evidence.windows
     if prints is not None:
         said = prints[prints["fingerprint"].to_numpy() != 0].astype({"split": str})
         again = _recurring(said["fingerprint"].to_numpy(), said["split"].to_numpy())
