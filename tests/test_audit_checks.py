@@ -23,7 +23,8 @@ INPUTS = (
     "future_replay outcome_erased suspicious_names target_in_input row_alignment fit_scope "
     "filled_values time_structure copied_columns label_plausibility"
 ).split()
-CHECKS = [getattr(audit_splits, name) for name in SPLITS] + [getattr(audit_inputs, name) for name in INPUTS]
+CHECKS = [check for name in (*SPLITS, *INPUTS) for check in audit.CHECKS if check.__name__ == name]
+assert len(CHECKS) == len(SPLITS) + len(INPUTS)
 TARGET = Target("glucose", "Glucose", "mg/dL", 40, 400, 6, "CLIA 2025", 15, 0.15, "ISO 15197:2013")
 
 
