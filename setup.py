@@ -18,7 +18,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=[cfg["lib_path"], cfg["lib_path"] + ".*"]),
-    package_data={cfg["lib_path"]: ["**/*.j2", "**/*.css", "**/*.json"]},
+    package_data={cfg["lib_path"]: ["**/*.j2", "**/*.css", "**/*.json", "**/*.po"]},
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),
     extras_require=extras,
