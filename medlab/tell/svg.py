@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['INK', 'MUTED', 'RULE', 'BLUE', 'VERMILION', 'GREEN', 'PURPLE', 'THEME', 'ROLES', 'BEST', 'WIDTH', 'STYLE', 'MARKS',
-           'Drawn', 'house', 'canvas', 'to_svg', 'to_png']
+           'Drawn', 'house', 'canvas', 'to_svg']
 
 # %% ../../nbs/4_tell/05_svg.ipynb #cell-002
-import base64
 import functools
 import io
 import re
@@ -15,6 +14,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
+
+from .language import language, localise
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -112,6 +113,21 @@ def canvas(
     return figure, figure.subplots(1, columns, **kwargs)
 
 # %% ../../nbs/4_tell/05_svg.ipynb #cell-008
+def _localise(figure: "Figure"):
+    "The numbers along all axes as the reader's language writes them."
+    from matplotlib.ticker import ScalarFormatter
+
+    class Local(ScalarFormatter):
+        def __call__(self, x, pos=None):
+            return localise(super().__call__(x, pos))
+
+    for axes in figure.axes if language() != "en" else ():
+        for axis in (axes.xaxis, axes.yaxis):
+            formatter = axis.get_major_formatter()
+            if type(formatter) is ScalarFormatter:
+                axis.set_major_formatter(Local())
+
+
 def to_svg(
     figure: "Figure",  # matplotlib figure
     key: str,  # unique in the page: prefix of all ids, e.g. "error-by-horizon"
@@ -125,6 +141,7 @@ def to_svg(
         raise ValueError(
             f"figure key '{key}': use lower-case letters, digits and hyphens, starting with a letter"
         )
+    _localise(figure)
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": key, "savefig.transparent": True}):
@@ -143,16 +160,6 @@ def to_svg(
     width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups()
     opening = f'<svg role="img" aria-label="{escape(alt)}" viewBox="0 0 {width} {height}">'
     return opening + svg[svg.index(">") + 1 :]
-
-
-def to_png(
-    figure: "Figure",  # matplotlib figure
-    dpi: int = 150,  # dots per inch
-) -> str:  # a data: address
-    "A figure as a PNG data address, without metadata: for pages that can't show SVG."
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None}, facecolor="white")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 # %% ../../nbs/4_tell/05_svg.ipynb #cell-017
 MARKS = 2000  # more marks than this become an image inside the SVG

@@ -37,13 +37,21 @@ study = Study(
     reference="persistence",
     slices=("age", "sex", "trend", "range", "night", "censored"),
     intended_use=(
-        "Research into short-term glucose forecasts for people with type 1 diabetes who wear a sensor and a pump, "
-        "and whose own earlier data the model has seen."
+        "Research into glucose forecasts for the next hour. It is for adults with type 1 diabetes who wear a sensor and a pump. "
+        "The model must have seen their own earlier data."
     ),
     not_for_use=(
-        "Dosing insulin, replacing an alarm, or people without a sensor and a pump. "
-        "It has not been tried on new patients, anyone under 18, pregnancy or hospital care."
+        "Do not dose insulin by it. Do not let it replace an alarm. "
+        "It has not been tried on new patients, on anyone under 18, in pregnancy or in hospital care."
     ),
     key_horizons=(15.0, 30.0, 45.0, 60.0),
     outcome_slices=("range", "censored"),
+    yardsticks=("limits_of_agreement", "within_tolerance", "allowed_error", "allowed_error_two_percent"),
+    population=(
+        ("age", ("18 to 39", "40 to 64", "65 and over")),
+        ("sex", ("F", "M")),
+        ("pregnancy", ("pregnant",)),
+        ("kidney disease", ("on dialysis",)),
+        ("ethnicity", ("any",)),
+    ),
 )
