@@ -9,7 +9,7 @@ export PYTHONHASHSEED := 0
 # uv does not read pip's settings: hand it the ones that say where packages are.
 UV_SETTINGS = UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$PIP_INDEX_URL}"
 
-.PHONY: help setup data reports reference test verify lab tensorboard clean notebooks sample-data picture benchmarks size
+.PHONY: help setup data reports reference test verify lab tensorboard clean notebooks sample-data picture accessible benchmarks size
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -32,7 +32,7 @@ data: $(READY) ## get the versioned sample data from the DVC remote inside the r
 reports: data ## reproduce every result and report from the versioned data
 	@python -m json.tool .dvc/tmp/rwlock >/dev/null 2>&1 || rm -f .dvc/tmp/rwlock # half-written when DVC was killed
 	@dvc repro
-	@echo && echo "Open in a browser:" && for page in reports/*/report.html; do echo "  $(CURDIR)/$$page"; done
+	@echo && echo "Open in a browser:" && for page in reports/index.html reports/*/report.html; do echo "  $(CURDIR)/$$page"; done
 
 reference: data ## train at the size of the reference document (a day of lookback; wants a GPU) as a DVC experiment
 	dvc exp run -n reference -S glucose.train.lookback=288 -S glucose.train.stride=1 -S glucose.train.hidden=128 -S glucose.train.max_epochs=50
@@ -65,6 +65,9 @@ picture: $(READY) ## photograph the report's first screen for the README (needs 
 	@chromium --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking \
 	  --disable-component-update --disable-sync --hide-scrollbars --user-data-dir=$$(mktemp -d) --window-size=1280,980 \
 	  --screenshot=$(CURDIR)/nbs/images/report.png file://$(CURDIR)/reports/glucose/report.html 2>/dev/null
+
+accessible: $(READY) ## every page through axe, html-validate and the Nu checker (needs node, npm and chromium)
+	@python tests/browser/check.py reports/index*.html reports/*/report.html reports/*/translated/*.html reports/*/pages/*.html
 
 benchmarks: $(READY) ## measure against what one would use instead; writes benchmarks/*.md
 	@python benchmarks/run.py && OMP_NUM_THREADS=1 python benchmarks/bootstrap.py

@@ -277,6 +277,7 @@ def to_html(
 def people(
     study: str,  # e.g. "glucose"
     artifacts: Path,  # its artifacts folder
+    judged: bool = True,  # whether predictions that lie there belong to this run
 ) -> dict:  # for `to_html`: names, times, simulated
     "What a page must not say, and what it must, from a study's artifacts as far as they are there."
     import pandas as pd
@@ -291,7 +292,7 @@ def people(
         found["names"] = dict.fromkeys(
             frame["subject"].astype(str) if "subject" in frame else [], "[patient]"
         )
-    if table.exists():
+    if judged and table.exists():
         predictions = pd.read_parquet(table)
         asked = import_module(f"medlab.studies.{study}.study").study
         found |= {"names": report_names(predictions, asked, found["names"]), "times": predictions["time"]}

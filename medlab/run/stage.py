@@ -190,7 +190,8 @@ def run(
     from papermill.exceptions import PapermillExecutionError
     from traitlets import Unicode
 
-    from medlab.run.html import write_html
+    from medlab.run.html import people, write_html
+    from medlab.run.private import private
 
     notebook, values = stage_notebook(study, stage), parameters(study, stage, overrides)
     name = f"{study} {stage}"
@@ -224,11 +225,15 @@ def run(
             stop.set()
             watcher.join()
             os.environ.pop("MEDLAB_PROGRESS")
-        executed = scrub(nbformat.read(working, 4))
+        # what an earlier run has left can't name the patients of a first stage: the same notebook, whatever lies there
+        known = people(
+            study, root() / values.get("artifacts", f"artifacts/{study}"), judged=stage != "prepare"
+        )
+        executed = private(scrub(nbformat.read(working, 4)), known["names"])
     destination = root() / values.get("reports", f"reports/{study}") / "notebooks" / f"{stage}.ipynb"
     with atomic(destination) as file:
         nbformat.write(executed, file)
-    write_html(destination.parent.parent / "pages" / f"{stage}.html", executed)
+    write_html(destination.parent.parent / "pages" / f"{stage}.html", executed, **known)
     return destination
 
 

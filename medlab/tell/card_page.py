@@ -59,7 +59,8 @@ def _definitions(card: dict) -> pd.DataFrame:
     found, names = [], _names()
     for part, value in card.items():
         if part in ("issued", "valid_until"):
-            found.append((t(names["parts"][part]), tables.MISSING, day(datetime.date.fromisoformat(value))))
+            told = day(datetime.date.fromisoformat(value)) if value != NOT_STATED else t("NOT STATED")
+            found.append((t(names["parts"][part]), tables.MISSING, told))
         elif part in names["parts"]:
             inner = value if isinstance(value, dict) else {part: value}
             name = lambda key: t(names["labels"][key]) if key in names["labels"] else tables.MISSING

@@ -83,12 +83,13 @@ def _whole(found) -> bool:
         return False
     said = found["languages"].values()
     try:
-        days = [datetime.date.fromisoformat(found[key]) for key in ("issued", "valid_until")]
+        days = [datetime.date.fromisoformat(found[key]) for key in ("issued", "valid_until") if found[key]]
     except ValueError:
         return False
     words = all(texts(part, _WORDS) and isinstance(part.get("numbers"), list) for part in said)
     return (
-        days[0] <= days[1]
+        len(days) in (0, 2)
+        and days == sorted(days)
         and found["status"] in SYMBOLS
         and bool(said)
         and words
@@ -171,8 +172,11 @@ def _study(found: dict) -> Section:
     links = mix(
         ", ".join(f"{{l{i}}}" for i in range(len(links))), **{f"l{i}": x for i, x in enumerate(links)}
     )
-    issued = day(datetime.date.fromisoformat(found["issued"]))
-    text.append(mix(t("Read the report of {day}: {links}.", day=issued, links="{links}"), links=links))
+    if found["issued"]:
+        issued = day(datetime.date.fromisoformat(found["issued"]))
+        text.append(mix(t("Read the report of {day}: {links}.", day=issued, links="{links}"), links=links))
+    else:
+        text.append(mix(t("Read the report, which has no date: {links}."), links=links))
     if found["pages"]:
         pages = [Link(t(STAGES[k]) if k in STAGES else k, v) for k, v in found["pages"].items()]
         pages = mix(
@@ -192,7 +196,9 @@ def _overview(found: list[dict], caption: str):
                 Link(said["title"], said["report"]),
                 Badge(made["status"]),
                 _In(code, said["patients"]),
-                day(datetime.date.fromisoformat(made["valid_until"])),
+                day(datetime.date.fromisoformat(made["valid_until"]))
+                if made["valid_until"]
+                else tables.MISSING,
             )
         )
     columns = [t("study"), t("verdict"), t("people judged"), t("holds until")]

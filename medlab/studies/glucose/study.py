@@ -22,6 +22,8 @@ glucose = Target(
     tolerance_source="ISO 15197:2013, for single meter readings: 15 mg/dL below 100 mg/dL, 15 % above",
     allowed_relative=0.15,
     allowed_source="the relative limit of ISO 15197:2013 for meters, asked here of the typical forecast; a convention",
+    noise_absolute=11.0,
+    noise_source="Breton and Kovatchev 2008 (J Diabetes Sci Technol 2:853-862): standard deviation of the error of one sensor, after recalibration",
 )
 
 study = Study(
