@@ -22,8 +22,8 @@ PEOPLE = {
     "559": ("40213377", 23),
     "clinic 7301": ("60012345", 35),
 }
-FIRST_DAY, TICKS = "2021-02-17", 900
-DAYS = [str(day.date()) for day in pd.date_range(FIRST_DAY, periods=4)]
+FIRST_DAY, TICKS = "2021-02-17", 660
+DAYS = [str(day.date()) for day in pd.date_range(FIRST_DAY, periods=3)]
 NAMES = [
     "Anna Andersson",
     "AnnaAndersson",
@@ -33,7 +33,7 @@ NAMES = [
 
 
 def cohort(folder):
-    "Six people with four days of readings; somebody wrote down who they are, where no reader needs it."
+    "Six people with two days of readings; somebody wrote down who they are, where no reader needs it."
     rng = np.random.default_rng(5)
     for number, (serial, _) in enumerate(PEOPLE.values()):
         place = folder / f"pump_{serial}" / "raw"
@@ -183,6 +183,27 @@ def test_no_canary_gets_out_of_a_whole_run(made):
             texts = texts_in(path)
         if found := set().union(*map(planted, texts)):
             sung[path.relative_to(made).as_posix()] = sorted(found)
+    assert not sung, json.dumps(sung, indent=1)
+
+
+@pytest.mark.slow
+def test_nobody_is_counted_in_a_whole_run(made):
+    "Six people are few: no text or table for people says that they are six, or that so many of them are women."
+    counts = re.compile(
+        r"(?<!than )(?<!least )(?<!most )\b(?:[1-9]|10) (?:patients|subjects|people|persons)\b(?! or more)"
+    )
+    sung = {}
+    for path in (made / "reports").rglob("*"):
+        if path.suffix not in {".html", ".ipynb", ".yaml", ".csv"}:
+            continue
+        text = path.read_text()
+        if path.suffix == ".ipynb":  # its code and prose speak of limits
+            cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+            text = json.dumps([cell["outputs"] for cell in cells])
+        elif path.suffix == ".html":
+            text = re.sub(r"(?s)<pre><code>.*?</code></pre>|<style.*?</style>", " ", text)
+        if found := set(counts.findall(re.sub(r"<[^>]*>", " ", text))):
+            sung[path.name] = sorted(found)
     assert not sung, json.dumps(sung, indent=1)
 
 

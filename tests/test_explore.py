@@ -98,8 +98,10 @@ def test_the_notebook_in_the_repository_holds_no_data():
 def test_without_the_pipelines_files_it_says_what_to_run(tmp_path):
     from medlab.studies.glucose.explore import load
 
-    with pytest.raises(FileNotFoundError, match="make reports"):
-        load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="make reports") as why:
+        load(tmp_path / "artifacts" / "mine")
+    assert "artifacts/mine: no predictions.parquet and no prepared/series.parquet" in str(why.value)
+    assert str(tmp_path) not in str(why.value)
 
 
 def test_the_list_is_sorted_worst_first_and_shows_no_id(shown):
@@ -172,6 +174,27 @@ def test_a_range_of_another_level_holds_about_that_share():
     for level in (0.5, 0.8):
         inside = look(stuff, View(stuff.worst[0], level=level)).numbers.loc["inside", "all"]
         assert abs(inside - level) < 0.08
+
+
+def test_names_and_worst_patients_are_those_of_the_report():
+    import re
+
+    from medlab.tell import worst
+    from medlab.tell.privacy import report_names
+
+    table = example.predictions(patients=24, days=3)
+    names = report_names(table, example.STUDY)
+    stuff = material(table, example.STUDY, names)
+    told = worst.section(example.STUDY, table[table["split"] == "test"], None, names)
+    listed = re.findall(r'id="worst-(p\d+)"', str(told.tables[0]))
+    assert listed == [names[subject].lower() for subject in stuff.worst]
+
+
+def test_controls_keep_their_width_and_numbers_have_units(shown):
+    fixed = [c for name, c in shown.controls.items() if name not in ("worst", "largest")]
+    assert all(c.layout.flex == "0 0 auto" for c in fixed)
+    assert "typical error, mg/dL" in shown.words.value
+    assert "inside the range, %" in shown.words.value
 
 
 def test_one_patient_one_moment_and_nobody():

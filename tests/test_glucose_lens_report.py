@@ -9,8 +9,9 @@ import pytest
 from conftest import ROOT
 
 from medlab.core.files import read_json
-from medlab.studies.glucose import alarms, harms, lens
+from medlab.studies.glucose import alarms, announced, harms, lens
 from medlab.studies.glucose.floor import fresh, noise_floor
+from medlab.studies.glucose.grids import GRIDS
 from medlab.studies.glucose.study import study as real
 from medlab.tell import example
 from medlab.tell.language import speaking
@@ -236,7 +237,42 @@ def test_what_decides_comes_from_the_interval():
         )
     )
     assert status == "concern" and headline.startswith("it misses more lows than repeating the last value")
-    assert len(sentence.split()) < 30
+    assert max(len(part.split()) for part in sentence.split(". ")) <= 24
+    per_100 = 100 * found.episodes["lows"] / found.days
+    assert (
+        f" of {per_100:.0f} lows per 100 patient-days, with " in sentence
+    )  # "9.1 missed" says nothing without "of 93"
+
+
+def test_the_reader_is_told_what_counts_as_a_false_alarm(measured, table):
+    said = " ".join(announced.parts(measured.lows, STUDY).text)
+    assert "An alarm is false if no low starts in the hour after it" in said
+
+
+def test_what_was_never_seen_has_no_interval_of_no_width(measured, table):
+    "Drawing patients again finds no zone E where there was none; '0.0 (0.0 to 0.0)' would call it impossible."
+    never = measured.zones.assign(value=0.0, low=0.0, high=0.0)
+    shown = texts(lens.additions(replace(measured, zones=never), table, STUDY))
+    assert "0.0 <small" not in shown.partition("Does it see lows")[0]
+    assert "100 (100 to 100)" not in re.sub(r"<[^>]*>", "", shown)
+
+
+def test_each_grid_says_what_its_own_zones_mean(measured, table):
+    captions = {
+        f.key: f.caption for part in lens.additions(measured, table, STUDY).sections for f in part.figures
+    }
+    assert "zone A (no risk)" in captions["dts-error-grid"]
+    assert "same treatment" not in captions["dts-error-grid"]
+    assert "zone A (same treatment)" in captions["clarke-error-grid"]
+
+
+def test_a_low_forecast_in_range_is_in_zone_d_of_clarke_if_off_by_more_than_a_fifth():
+    "What the text beside the grids says."
+    y, yhat = (a.ravel() for a in np.meshgrid(np.arange(41.0, 400.0), np.arange(70.0, 180.0)))
+    missed = ((y < 70) | (y > 240)) & (np.abs(yhat - y) > 0.2 * y)
+    zones = GRIDS["Clarke"](y, yhat)
+    assert set(zones[missed & (yhat != 70)]) == {"D"}
+    assert "D" not in set(zones[~missed])
 
 
 def test_never_seen_is_not_impossible(table):

@@ -11,7 +11,7 @@ import pytest
 
 from medlab.judge.metrics import per_subject
 from medlab.judge.metrics import table as metrics_of
-from medlab.tell import changes, checks, comparisons, example, findings, recommendations, validity
+from medlab.tell import changes, checks, comparisons, example, findings, methods, recommendations, validity
 from medlab.tell.language import speaking
 
 STUDY = example.STUDY
@@ -186,11 +186,11 @@ def test_rows_that_do_not_add_up_are_said_to():
         "subjects": {"train": 3},
         "grid": {"low": 4},
     }
-    section = checks.where_rows_went(manifest, {})
+    section = methods.where_rows_went(manifest, {})
     assert "1 row is unaccounted for" in section.text[1]
     assert "no clock" in everything(section)
     assert "fewer than 11" in everything(section)
-    assert checks.where_rows_went({}, {}).text == "The manifest holds no counts."
+    assert methods.where_rows_went({}, {}).text == "The manifest holds no counts."
 
 
 # --- recommendations --------------------------------------------------------------------------------------------------
@@ -209,7 +209,7 @@ CASES = [
     (row("coverage", "concern", effect=-7.0), {"narrow"}),
     (row("coverage", "concern", effect=7.0), {"wide"}),
     (row("coverage", "concern", "by_sex=F", -7.0), {"narrow groups"}),
-    (row("coverage", "concern", "by_sex=F", 7.0), set()),
+    (row("coverage", "concern", "by_sex=F", 7.0), {"wide groups"}),
     (row("covariate_error", "concern", "by_sex=F", 1.9, effect_unit="ratio"), {"found group"}),
     (row("covariate_error", "concern", "by_sex=F", 0.5, effect_unit="ratio"), set()),
     (row("covariate_bias", "concern", "by_range=<70"), {"group bias"}),
@@ -236,6 +236,27 @@ CASES = [
 )
 def test_a_rule_fires_exactly_when_it_should(one, expected):
     assert set(recommendations.fired(recommendations.own_rows(STUDY, frame(one)))) == expected
+
+
+def test_a_group_of_which_something_is_known_is_not_said_to_be_too_small():
+    both = frame(row("coverage", "not assessable", "by_sex=F"), row("bias", "ok", "by_sex=F"))
+    assert "too few" not in recommendations.fired(recommendations.own_rows(STUDY, both))
+
+
+def test_the_sizes_of_large_groups_do_not_give_away_a_small_one():
+    sizes = {
+        "by_age=18-39": 12,
+        "by_age=40-59": 15,
+        "by_age=60+": 3,
+        "by_sex=F": 14,
+        "by_sex=M": 16,
+        "all": 30,
+    }
+    sentence = "Where {g} ({n} patients) errors are 1.0 times those elsewhere ({m} patients)."
+    made = frame(*[row("covariate_error", "concern", g, 1.5, effect_unit="ratio", n_subjects=n, sentence=sentence.format(g=g, n=n, m=30 - n)) for g, n in sizes.items()])  # fmt: skip
+    page = everything(checks.what_was_tested(STUDY, made, {})) + everything(advice(made))
+    assert "14 patients" in page
+    assert not re.search(r"\b(3|12|15|18|27) patients", page)
 
 
 def test_groups_that_are_cut_by_the_truth_trigger_nothing():
@@ -473,7 +494,7 @@ def sections(study, tests, predictions, metrics, audit):
     return [
         checks.what_was_tested(study, tests, {}, slices=pd.DataFrame({"slice": ["a"]})),
         checks.what_was_audited(audit, {}),
-        checks.where_rows_went(example.MANIFEST, {}),
+        methods.where_rows_went(example.MANIFEST, {}),
         recommendations.section(study, tests, audit, {}),
         validity.section(study, metrics, "2026-11-21", 12, {"readings": 0.03}),
         changes.section(study, found, "v1", changes.concerns(study, tests, tests[:1]), 0.9),

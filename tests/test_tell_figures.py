@@ -268,14 +268,17 @@ def bias_row(**changes):
 def test_what_the_predictions_are_worth_is_rows_over_design_effect(people):
     said = results.worth(STUDY, bias_row())
     assert said[0] == "The 5,230 predictions of 30 patients are worth about 1,480 independent ones."  # 1475.6
-    assert said[1] == "With them, an average error of less than 2.2 mg/dL could go unnoticed (power 80 %)."
+    assert (
+        said[1]
+        == "With them, an average error of 2.2 mg/dL would be noticed 8 times in 10, and a smaller one less often."
+    )
     assert "tell as much as" in results.worth(STUDY, bias_row(design_effect=1.0))[0]
-    assert "fewer than 11 patients" in results.worth(STUDY, bias_row(n_subjects=7))[0]
+    assert results.worth(STUDY, bias_row(n_subjects=7)) == []  # how alike rows are can't be told from so few
     assert len(results.worth(STUDY, bias_row(minimum_detectable_effect=np.nan))) == 1
     means = people[(people["model"] == "model") & (people["horizon"] == 60)]["bias"]
     least = 2.8 * means.std() / np.sqrt(len(means))
     assert (
-        f"less than {least:.1f} mg/dL"
+        f"an average error of {least:.1f} mg/dL would be noticed"
         in results.worth(STUDY, bias_row(minimum_detectable_effect=np.nan), people)[1]
     )
     first = pd.concat([bias_row(test="spread", design_effect=2.0), bias_row()])
@@ -310,7 +313,34 @@ def test_what_is_saved_is_the_paired_difference(frame, metrics):
     )
     worse = paired.assign(value=2.0, low=1.0, high=3.0)
     text = " ".join(map(str, results.accuracy(STUDY, metrics, differences=worse).text))
-    assert "2.0 mg/dL (1.0 to 3.0) LARGER" in text
+    assert "2.0 mg/dL (1.0 to 3.0) LARGER, which is" in text
+    worse = paired.assign(value=2.0, low=-1.0, high=5.0)
+    text = " ".join(map(str, results.accuracy(STUDY, metrics, differences=worse).text))
+    assert "2.0 mg/dL (\u22121.0 to 5.0) LARGER, which may be chance" in text
+
+
+def test_with_too_few_patients_a_gain_has_no_interval_and_may_be_chance():
+    "One patient's bootstrap has no width: '3.4 (3.4 to 3.4) smaller' would be certainty from nothing."
+    one = example.predictions(patients=1, days=1)
+    paired = pd.concat([difference(one, STUDY, "model", o, n_resamples=50) for o in ("ridge", "persistence")])
+    made = results.accuracy(STUDY, metrics_of(one, STUDY, n_resamples=50), differences=paired)
+    said = " ".join(map(str, made.text))
+    assert re.search(r"its error is [\d.]+ mg/dL smaller, which may be chance", said)
+    assert re.search(r"saves \d+\u00a0% of the error, which may be chance", said)
+
+
+def test_a_ranking_that_is_worse_is_not_said_to_be_a_smaller_error():
+    study, frame = example.STUDY_SCORE, example.predictions_score()
+    frame = pd.concat(
+        [frame, frame[frame["model"] == study.reference].assign(model="ridge")], ignore_index=True
+    )
+    metrics = metrics_of(frame, study, n_resamples=50)
+    paired = difference(frame, study, study.primary, "ridge", n_resamples=50)
+    for value, word in ((-0.05, "LOWER"), (0.05, "higher")):
+        given = paired.assign(value=value, low=value - 0.01, high=value + 0.01)
+        said = " ".join(map(str, results.accuracy(study, metrics, differences=given).text))
+        assert f"(AUROC) is 0.05 (0.04 to 0.06) {word}." in said
+        assert "its error is" not in said
 
 
 def test_noise_stands_beside_the_error(metrics):
@@ -320,11 +350,42 @@ def test_noise_stands_beside_the_error(metrics):
         "value"
     ].iloc[0]
     text = " ".join(map(str, section.text))
-    assert f"Of the {error:.1f} mg/dL, measurement noise alone explains 4.1" in text
-    assert "(the maker)" in text
+    assert "Measurement noise alone would leave 4.1 mg/dL to a perfect forecast. the maker. The two" in text
+    left = np.sqrt(
+        error**2 - 4.13**2
+    )  # independent errors add up as squares, so 4.1 is far from a quarter of it
+    assert f"about {left:.1f} mg/dL of the {error:.1f} mg/dL would remain" in text
     drawn = figures.error_by_horizon(metrics, STUDY, floor=floor)
     assert drawn.table["noise of measurement"].tolist() == ["2.0", "–", "–", "4.1"]
     assert "noise" not in " ".join(map(str, results.accuracy(STUDY, metrics, floor=floor[:1]).text))
+
+
+def test_ranges_that_hold_too_much_are_named_as_well_as_those_that_hold_too_little(metrics):
+    said = figures.by_slice(metrics, STUDY, 60.0, "coverage", level=0.9).caption
+    at = metrics.query(
+        "model == 'model' and metric == 'coverage' and horizon == 60 and group != 'all'"
+    ).dropna(subset=["value"])
+    for row, word in ((at.loc[at["value"].idxmin()], "from"), (at.loc[at["value"].idxmax()], "to")):
+        assert f"{word} {say(row, STUDY)} where" in said
+    assert "at its worst" not in said
+
+
+def test_periods_are_compared_at_their_ends_and_no_change_is_not_claimed():
+    made = pd.DataFrame({"period": ["week 1", "week 2", "week 3"], "at": [0, 1, 2], "n_subjects": 12})
+    made = made.assign(value=[10.0, 30.0, 10.5], low=[9.0, 28.0, 9.4], high=[11.0, 32.0, 11.4])
+    said = figures.over_time(made, STUDY, "typical error").caption
+    assert (
+        "10.0 mg/dL (9.0 to 11.0) in week 1 and 10.5 mg/dL (9.4 to 11.4) in week 3, which is no clear difference."
+        in said
+    )
+    assert "did not" not in said
+
+
+def test_the_best_possible_is_not_said_to_bound_who_knows_the_future(metrics):
+    assert (
+        "Without knowing the future, nobody could do better"
+        in figures.error_by_horizon(metrics, STUDY).caption
+    )
 
 
 def test_periods_are_means_of_what_lies_in_them(own):
@@ -400,7 +461,11 @@ def told(section: Section) -> str:
     ]
     for f in section.figures:
         labels = " ".join(re.findall(r'aria-label="([^"]*)"|<text[^>]*>([^<]*)', str(f.svg))[0])
-        parts += [f.caption, str(f.table), labels]
+        parts += [
+            f.caption,
+            re.sub(r"<caption>.*?</caption>", "", str(f.table)),
+            labels,
+        ]  # it repeats the beginning of the first
     tables = [*section.tables, *(table for d in section.details for table in d.tables)]
     return re.sub(r"<[^>]*>", " ", " ".join(map(str, [*parts, *tables])))
 

@@ -179,6 +179,11 @@ CASES = {  # what is so: (what differs from a model that is fine, status, headli
         "concern",
         "but its errors are larger where trend is rising",
     ),
+    "errors of a group scatter more": (
+        {"tests": results(("bias", "ok"), ("spread_between", "concern", "by_trend=rising", 1.6, "ratio"))},
+        "concern",
+        "but its errors scatter more where trend is rising",
+    ),
     "a group has smaller errors": (
         {"tests": results(("bias", "ok"), ("covariate_error", "concern", "by_trend=rising", 0.6, "ratio"))},
         "ok",
@@ -574,7 +579,7 @@ def test_every_word_of_the_dictionary_has_swedish():
             t(lead.asks), t(lead.says, value="1"), t(lead.says_of, value="1", about="x")
         assert people(STUDY) == "patienter"
         assert called("persistence", STUDY) == "upprepning av det senaste värdet"
-        assert where("by_age=65 and over") == "i gruppen ålder: 65 och över"
+        assert where("by_age=65 and over") == "i gruppen ”ålder: 65 och över”"
         assert group_name("by_night=00 to 06")[1] == "00 till 06"
         assert listed(["a", "b", "c"]) == "a, b och c"
         assert some(list("abcde"), 2) == "a, b och 3 till"

@@ -150,6 +150,14 @@ def test_swedish_has_every_sentence_and_the_words_of_its_own_report():
     assert only.find("span", lang="en", string=re.compile("it is off by"))
 
 
+def test_every_stage_of_the_pipeline_has_a_name_for_readers():
+    import yaml
+    from conftest import ROOT
+
+    stages = set(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]) - {"pages", "index"}
+    assert stages == set(index.STAGES)
+
+
 def test_a_summary_is_plain_json():
     found = made("a", swedish=True)
     assert json.loads(json.dumps(found)) == found

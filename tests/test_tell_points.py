@@ -13,6 +13,8 @@ import pytest
 from medlab.core.seeds import stream
 from medlab.core.study import Target
 from medlab.judge import agreement as judged
+from medlab.judge.agreement import limits_of_agreement
+from medlab.judge.dependence import codes
 from medlab.judge.metrics import per_subject as errors_of
 from medlab.judge.patterns import memory
 from medlab.judge.residuals import cells
@@ -95,8 +97,55 @@ def test_the_tilt_is_the_judges_proportional_bias(frame):
     (cell,) = cells(frame, study, n_resamples=10)
     ours = next(r for r in judged.agreement(cell) if r["test"] == "proportional_bias")
     said = points.agreement(of(frame), STUDY).caption
-    assert f"differences come out {-ours['effect']:.0f}\u00a0%" in said
-    assert "too small" in said
+    assert f"the lower it reads, by {-ours['effect']:.0f}\u00a0%" in said
+    assert "(dotted line)" in said
+
+
+def test_limits_say_how_many_errors_were_inside_and_speak_of_nobody_new(frame):
+    rows = of(frame)
+    found = limits_of_agreement((rows["yhat"] - rows["y"]).to_numpy(), codes(rows["subject"])[0])
+    low, high = found.lower[0], found.upper[0]
+    inside = (rows["yhat"] - rows["y"]).between(low, high).mean()
+    said = points.agreement(rows, STUDY).caption
+    assert f"; here {100 * inside:.0f} of 100 were." in said
+    assert "someone new" not in said  # the model may have seen these people before
+
+
+def test_an_average_error_whose_interval_holds_zero_is_neither_high_nor_low(frame):
+    rows = of(frame)
+    offsets = np.where(rows["subject"].rank(method="dense") % 2 == 0, 20.0, -20.0)
+    said = points.agreement(rows.assign(yhat=rows["y"] + offsets + 0.5), STUDY).caption
+    assert "which may be chance" in said
+    assert "too high" not in said
+    assert "too low" not in said
+    said = points.agreement(rows.assign(yhat=rows["yhat"] + 40), STUDY).caption
+    assert "Averaged over patients, it reads" in said
+    assert "too high" in said
+
+
+def test_a_forecast_that_never_moves_does_not_lose_more_than_there_is(frame):
+    rows = of(frame)
+    said = points.agreement(rows.assign(yhat=150.0), STUDY).caption
+    assert (
+        "the lower it reads, by 200\u00a0%" in said
+    )  # the mean of both rises by half of what the truth does
+    assert "too small" not in said
+
+
+def test_the_lowest_predictions_are_counted_and_one_patient_is_no_bell(frame):
+    few = frame[frame["subject"] == frame["subject"].iloc[0]]
+    cell = diagnostics.errors_of(few[few["horizon"] == 60].iloc[:96], STUDY)
+    assert "Of the 20 lowest predictions" in diagnostics.along(cell).caption  # a tenth would be 9
+    said = diagnostics.bell(cell).caption
+    assert said.startswith("5\u00a0% of errors are below")  # nothing on the bell curve without an interval
+    assert "differ" not in said
+
+
+def test_a_patient_who_is_hard_for_all_is_not_said_to_swing(frame, names):
+    made = worst.section(STUDY, frame, None, names)
+    text = str(made.tables) + " ".join(str(part.text) for part in made.sections)
+    assert "swing" not in text
+    assert "worst stretch of its patient, not a usual one" in str(made.text)
 
 
 def test_a_level_error_has_no_dotted_line(frame):
@@ -144,8 +193,11 @@ def test_a_fan_counts_what_was_inside_as_one_would_by_hand(frame):
     shown = one[one["time"].isin([start + pd.Timedelta(f"{90 * i}min") for i in range(4)])]
     inside = ((shown["y"] >= shown["lo"]) & (shown["y"] <= shown["hi"])).sum()
     assert len(shown) == 16
-    assert f"Of 16 measured values ahead, {inside} were inside" in drawn.caption
-    assert "it promises 90\u00a0%" in drawn.caption
+    assert (
+        f"Of 16 measured values ahead, {inside} ({inside / 16:.0%}) were inside".replace("%", "\u00a0%")
+        in drawn.caption
+    )
+    assert "which promises 90\u00a0%" in drawn.caption
     widths = (shown["hi"] - shown["lo"]).groupby(shown["horizon"]).mean()
     assert f"{widths.iloc[0]:.0f} mg/dL wide 15 min ahead and {widths.iloc[-1]:.0f} mg/dL wide 60 min" in drawn.caption  # fmt: skip
 
@@ -173,7 +225,7 @@ def test_normal_errors_follow_the_bell_and_heavy_ones_do_not(frame):
     heavy = rows.assign(yhat=rows["y"] + 10 * rng.standard_t(2, len(rows)))
     even = rows.assign(yhat=rows["y"] + rng.uniform(-10, 10, len(rows)))
     said = [diagnostics.bell(diagnostics.errors_of(f, STUDY)).caption for f in (normal, heavy, even)]
-    assert "about those" in said[0]
+    assert "do not clearly differ from" in said[0]
     assert "reach farther" in said[1]
     assert "reach less far" in said[2]
 

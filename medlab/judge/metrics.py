@@ -276,7 +276,7 @@ def difference(
     "MAE (Brier score, AUROC) of `model` minus that of `other` on the same rows, with the same patients drawn."
     rows = _rows_of(predictions, split)
     for name in (model, other):
-        if name not in set(rows["model"].astype(str)):
+        if name not in map(str, rows["model"].unique()):
             raise ValueError(f"no model '{name}' in split '{split}'; there are {_model_order(rows, study)}")
     records = []
     for target in study.targets:

@@ -10,19 +10,20 @@ import base64
 import copy
 import re
 
-from ..tell.privacy import scrub
+from ..tell.privacy import few_people, scrub
 from ..tell.tables import patients
 
 # %% ../../nbs/6_run/08_private.ipynb #cell-006
 _WHO = re.compile(r"(?i)\b(?:id|ids|subject|patient|person|participant|serial|pump|device|mrn|name|file)s?\b")
 _FOLDERS = re.compile(r"(?<![\w.:/<…])/(?:[\w.+@-]+/)+(?=[\w.+-])|\b[A-Za-z]:\\(?:[\w .+@-]+\\)+")
 _COUNTED = re.compile(r"n_subjects|subjects|patients|people|persons")
+_TELLING = {"n_rows", "rows", "predictions", "n_effective", "df"}  # from which the number of patients follows
 _NUMBER = re.compile(r"[-\u2212]?\d+(?:\.\d+)?")
 
 
 def _said(text: str, names: dict[str, str]) -> str:
-    "Text of an output without ids, dates, serial numbers and folders of a machine."
-    return scrub(_FOLDERS.sub("…/", text), names)
+    "Text of an output without ids, dates, serial numbers, folders of a machine and numbers of a few people."
+    return few_people(scrub(_FOLDERS.sub("…/", text), names), len(names) or None)
 
 
 def _columns(row) -> list:
@@ -36,23 +37,25 @@ def _few_hidden(table, heads: list[list], people: int) -> None:
     counted = [i for i, name in enumerate(over) if _COUNTED.fullmatch(name)]
     rows = [_columns(row) for row in (table.tbody.find_all("tr") if table.tbody else [])]
     rows = [row for row in rows if counted and len(row) == len(over)]
-    kind_of = lambda row: next(
-        (k for c in row for k, eq, _ in [c.get_text(strip=True).partition("=")] if eq), ""
-    )
-    kinds = [kind_of(row) for row in rows]
+    labels = [next((t for c in row if "=" in (t := c.get_text(strip=True))), "") for row in rows]
+    shown = lambda row, place: row[place].get_text(strip=True).replace(",", "")
     for place in counted:
-        for kind in dict.fromkeys(kinds):
-            own = [
-                row
-                for row, k in zip(rows, kinds, strict=True)
-                if k == kind and row[place].get_text(strip=True).isdigit()
-            ]
-            told = patients([row[place].get_text(strip=True) for row in own], people or None)
-            for row, word in zip(own, told, strict=True):
-                if not word[0].isdigit():
-                    row[place].string = word
-                    for i in (i for i, name in enumerate(over) if name in ("n_rows", "predictions")):
-                        row[i].string = "not shown"
+        own = [(row, label) for row, label in zip(rows, labels, strict=True) if shown(row, place).isdigit()]
+        everybody = max([people, *(int(shown(row, place)) for row, _ in own)])
+        secret = {}  # a group may stand there several times: for each measure and horizon
+        for kind in dict.fromkeys(label.partition("=")[0] for _, label in own):
+            sizes = {}
+            for row, label in own:
+                if kind and label.partition("=")[0] == kind:
+                    sizes[label] = max(sizes.get(label, 0), int(shown(row, place)))
+            told = patients(sizes.values(), everybody)
+            secret |= {g: word for g, word in zip(sizes, told, strict=True) if not word[0].isdigit()}
+        for row, label in own:
+            word = secret.get(label) or patients([shown(row, place)], everybody)[0]
+            if not word[0].isdigit():
+                row[place].string = word
+                for i in (i for i, name in enumerate(over) if name in _TELLING):
+                    row[i].string = "not shown"
 
 
 def _table_said(text: str, names: dict[str, str]) -> str:

@@ -9,10 +9,11 @@ __all__ = ['answers']
 import pandas as pd
 
 from ..core.study import Study
+from ..judge.verdicts import MINIMUM_PATIENTS
 from . import tables
 from .language import plain, t, whole
 from .verdict import by_kind, own_tests
-from .words import METRICS, called, say
+from .words import METRICS, called, listed, say
 
 # %% ../../nbs/4_tell/43_answers.ipynb #cell-004
 def _known(study, manifest, metrics, tests, audit, predictions, smallest) -> dict:
@@ -29,6 +30,9 @@ def _known(study, manifest, metrics, tests, audit, predictions, smallest) -> dic
     mine = None if predictions is None else predictions[predictions["model"].astype(str) == study.primary]
     return {
         "measures": list(dict.fromkeys(own["metric"])),
+        "others": [
+            called(m, study) for m in dict.fromkeys(metrics["model"].astype(str)) if m != study.primary
+        ],
         "groups": int(own.loc[own["group"] != "all", "group"].nunique()),
         "lead": lead.iloc[0] if len(lead) else None,
         "bias": bias.iloc[0] if len(bias) else None,
@@ -86,12 +90,12 @@ def _preparation(study: Study, manifest: dict, known: dict, card: dict, smallest
     made["8a"] = t("Predicted: {targets}.", targets=targets)
     if study.horizons[-1]:
         made["8a"] += " " + t(
-            "From {low} to {high} {unit} ahead.", low=span[0], high=span[1], unit=study.horizon_unit
+            "From {low} to {high} {unit} ahead.", low=span[0], high=span[1], unit=t(study.horizon_unit)
         )
     inputs = (card.get("input") or {}).get("features") or []
     if inputs:
         made["9b"] = t("{n} inputs: {names}.", n=whole(len(inputs)), names=", ".join(map(str, inputs[:40])))
-    if bias is not None and pd.notna(bias["icc"]):
+    if bias is not None and pd.notna(bias["icc"]) and bias["n_subjects"] >= MINIMUM_PATIENTS:
         made["10"] = t(
             "Test data: {patients} patients. Their {rows} rows are worth about {effective} independent ones.",
             patients=tables.patients([bias["n_subjects"]], None, smallest)[0],
@@ -134,8 +138,8 @@ def _analysis(study: Study, known: dict, provenance: dict, level) -> dict[str, s
     if known["measures"]:
         names = [t(METRICS[m][0]) if m in METRICS else m.replace("_", " ") for m in known["measures"]]
         made["12e"] = t("Measures: {names}.", names="; ".join(names))
-        reference = called(study.reference, study)
-        made["12e"] += " " + t("On the same rows stands: {reference}.", reference=reference)
+        if known["others"]:
+            made["12e"] += " " + t("On the same rows stand: {others}.", others=listed(known["others"]))
     made["12f"] = made["24"] = t("The run has no step that changes the model after it was judged.")
     again = {
         "pass": "The audit computed the judged predictions again from the exported model: they agree.",
@@ -202,7 +206,8 @@ def _results(study: Study, known: dict, audit: list[dict], tests: pd.DataFrame, 
     made["25"] = t("The verdict compares intervals with limits that were set before.")
     asked = sum(found["verdict"] == "not assessable" for found in audit)
     judged = own_tests(tests, study)
-    unclear = len(by_kind(judged[judged["group"] == "all"])["unclear"])
+    kinds = by_kind(judged[judged["group"] == "all"])
+    unclear = len(kinds["unclear"]) + len(kinds["not assessable"])
     made["26"] = (
         t("Audit checks that could not be made: {n}.", n=whole(asked)) if audit else t("No audit was made.")
     )

@@ -54,14 +54,19 @@ def draw(
     given = _spans(seen, stuff, inputs)
     about, view = stuff.study.target(str(seen.fan["target"].iloc[0])), seen.view
     beside = [c for c in given if not c.startswith(f"{about.label},")]
-    figure = figure or Figure(figsize=(10, 5.2 + 0.85 * len(beside)))
+    figure = figure or Figure(figsize=(8.2, 4.9 + 0.75 * len(beside)))
     figure.clear()
-    heights = [3.2, 1.3, *[0.8] * len(beside)]
+    heights = [3.2, 1.5, *[0.8] * len(beside)]
     axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
-    figure.subplots_adjust(left=0.07, right=0.93, top=0.9, bottom=0.09 if len(beside) else 0.1, hspace=0.42)
+    figure.subplots_adjust(left=0.07, right=0.93, top=0.88, bottom=0.1, hspace=0.5)
     top, below, said, fan = axes[0], axes[1], seen.said, seen.fan
     for column in set(given) - set(beside):
-        top.plot(given.index, given[column], color=MUTED, linewidth=0.9, label="what the model saw")
+        halo = {
+            "color": MUTED,
+            "alpha": 0.35,
+            "linewidth": 5,
+        }  # shows beside the measured curve, which lies on it
+        top.plot(given.index, given[column], label="what the model saw", **halo)
     top.plot(*_with_gaps(seen.truth["at"], seen.truth["y"]), color=INK, linewidth=1.6, label="measured")
     style = {"color": ROLES[0]["color"], "linewidth": 1.1, "linestyle": (0, (4, 1.5))}
     top.plot(said["at"], said["yhat"], label=f"forecast {ahead(view.horizon, stuff.study)}", **style)
@@ -79,13 +84,14 @@ def draw(
             name, (1.003, level), xycoords=("axes fraction", "data"), va="center", fontsize=8, color=MUTED
         )
     top.set_title(f"{about.label}, {about.unit}")
-    figure.legend(*top.get_legend_handles_labels(), loc="upper right", ncols=6, handlelength=2)
+    figure.legend(*top.get_legend_handles_labels(), loc="upper right", ncols=3, handlelength=2.5)
     below.fill_between(said["at"], -said["allowed"], said["allowed"], color=MUTED, alpha=0.15, linewidth=0)
     below.axhline(0, color=INK, linewidth=0.7)
     for close, face, label in ((True, ROLES[0]["color"], "close enough"), (False, "white", "too far off")):
         part = said[said["close"] == close]
         look_ = {"markersize": 3.5, "color": ROLES[0]["color"], "markerfacecolor": face}
         below.plot(part["at"], part["error"], "o", label=label, **look_)
+    below.locator_params(axis="y", nbins=4)
     below.set_title(
         f"forecast minus measured {ahead(view.horizon, stuff.study)}, {about.unit} (hollow: too far off)"
     )
@@ -95,7 +101,7 @@ def draw(
             panel.vlines(given.index, 0, values, color=INK, linewidth=1.6, label=column)
         else:
             panel.plot(given.index, values, color=INK, linewidth=1.2, drawstyle="steps-post", label=column)
-        panel.set(ylim=(0, None))
+        panel.set(ylim=(0, None if values.any() else 1))
         panel.set_title(column)
     for panel in axes:
         panel.axvline(seen.now, color=VERMILION, linewidth=0.9)
@@ -117,7 +123,7 @@ def sentence(
     text = f"forecast {ahead(float(row['horizon']), stuff.study)} {row['yhat']:.0f}"
     if not pd.isna(row["lo"]):
         text += f" ({row['lo']:.0f} to {row['hi']:.0f})"
-    return start + text + f", measured {row['y']:.0f} {unit}, off by {row['error']:+.0f}."
+    return start + text + f", measured {row['y']:.0f} {unit}, off by {row['error']:+.0f}.".replace("-", "−")
 
 # %% ../../nbs/4_tell/60_browse.ipynb #cell-010
 @dataclass(eq=False)
@@ -152,9 +158,9 @@ class Browser:
         settings = {name: self.settings[name] for name in ("inputs", "marks")}
         self.figure = draw(self.seen, self.stuff, figure=self.figure, **settings)
         buffer = io.BytesIO()
-        self.figure.savefig(buffer, format="png", dpi=80, facecolor="white", transparent=False)
+        self.figure.savefig(buffer, format="png", dpi=110, facecolor="white", transparent=False)
         self.image.value = buffer.getvalue()
-        self.words.value = f"<p>{sentence(self.seen, self.stuff)}</p>{_table(self.seen)}"
+        self.words.value = f"<p>{sentence(self.seen, self.stuff)}</p>{_table(self.seen, self.stuff)}"
 
     def go(self, subject: str | None = None):
         "To the worst moment of a patient, or of the one that is shown."
@@ -169,15 +175,17 @@ class Browser:
         self.redraw()
 
 
-def _table(seen: Seen) -> str:
+def _table(seen: Seen, stuff: Material) -> str:
     "What the settings do, for this patient and for all."
+    unit = stuff.study.targets[0].unit
     told = {
-        "error": ("typical error", "{:.1f}"), "close": ("close enough", "{:.0%}"), "inside": ("inside the range", "{:.0%}"),
-        "width": ("width of the range", "{:.0f}"), "alarms": ("forecasts that sound an alarm", "{:.0f}"),
+        "error": (f"typical error, {unit}", "{:.1f}"), "close": ("close enough, %", "{:.0f}"),
+        "inside": ("inside the range, %", "{:.0f}"), "width": (f"width of the range, {unit}", "{:.0f}"), "alarms": ("forecasts that sound an alarm", "{:.0f}"),
         "true alarms": ("of these came true", "{:.0f}"), "events": ("values that an alarm is for", "{:.0f}"),
         "forecasts": ("forecasts", "{:.0f}"),
     }  # fmt: skip
-    shown = seen.numbers.loc[[name for name in told if name in seen.numbers.index]]
+    shown = seen.numbers.loc[[name for name in told if name in seen.numbers.index]].copy()
+    shown.loc[["close", "inside"]] *= 100
     shown = shown.apply(
         lambda row: ["–" if pd.isna(v) else told[row.name][1].format(v) for v in row],
         axis=1,
@@ -202,12 +210,12 @@ def browse(
     import ipywidgets as widgets
 
     study, about = stuff.study, stuff.study.targets[0]
-    wide = {
-        "style": {"description_width": "110px"},
-        "layout": widgets.Layout(width="330px"),
-        "continuous_update": False,
+    choose = {
+        "style": {"description_width": "115px"},
+        "layout": widgets.Layout(width="290px", flex="0 0 auto"),
     }
-    choose = {name: wide[name] for name in ("style", "layout")}
+    wide = choose | {"continuous_update": False}
+    wraps = widgets.Layout(flex_flow="row wrap", align_items="center")
     label = lambda s: f"{stuff.names[s]}: off by {stuff.error[s]:.1f} {about.unit}"
     models = list(dict.fromkeys(model for model, _ in stuff.rows))
     models.sort(key=lambda m: (m != study.primary, m != study.reference))
@@ -216,34 +224,36 @@ def browse(
     n = stuff.calibration[
         "subject"
     ].nunique()  # few patients can't promise much: a level of n / (n + 1) at most
-    can = own + [(f"{level:.0%}", level) for level in levels if level <= n / (n + 1)]
+    can = own + [(f"{100 * level:.0f} %", level) for level in levels if level <= n / (n + 1)]
     near = about.tolerance_absolute
     controls = {
         "subject": widgets.Dropdown(options=[(label(s), s) for s in stuff.error.index], description="patient", **choose),
         "model": widgets.Dropdown(options=[(called(m, study), m) for m in models], description="method", **choose),
         "moment": widgets.IntSlider(0, 0, 0, description="forecast number", **wide),
-        "span": widgets.FloatSlider(24.0, min=3, max=96, step=3, description="hours shown", **wide),
+        "span": widgets.FloatSlider(24.0, min=3, max=96, step=3, description="hours shown", readout_format=".0f", **wide),
         "horizon": widgets.SelectionSlider(
-            options=[(ahead(h, study) or "now", h) for h in horizons], value=stuff.horizon, description="horizon", **wide
+            options=[(f"{h:g} {study.horizon_unit}" if h else "now", h) for h in horizons], value=stuff.horizon, description="horizon", **wide
         ),
         "tolerance": widgets.FloatSlider(
-            near, min=0, max=4 * near or 1.0, step=near / 15 or 0.1, description=f"tolerance, {about.unit}", **wide
+            near, min=0, max=4 * near or 1.0, step=near / 15 or 0.1, readout_format=".3g", description=f"tolerance, {about.unit}", **wide
         ),
         "level": widgets.Dropdown(options=can, description="range holds", **choose),
     }  # fmt: skip
     if threshold is not None:
         first, low, high = threshold
         controls["threshold"] = widgets.FloatSlider(
-            first, min=low, max=high, step=1, description="alarm below", **wide
+            first, min=low, max=high, step=1, description="alarm below", readout_format=".0f", **wide
         )
+    narrow = widgets.Layout(width="auto", flex="0 0 auto")
     buttons = tuple(
-        widgets.Button(description=f"{stuff.names[s]} ({stuff.error[s]:.1f})") for s in stuff.worst
+        widgets.Button(description=f"{stuff.names[s]} ({stuff.error[s]:.1f})", layout=narrow)
+        for s in stuff.worst
     )
-    largest = widgets.Button(description="largest error")
+    largest = widgets.Button(description="largest error", layout=narrow)
     image, words = widgets.Image(format="png"), widgets.HTML()
-    pairs = [widgets.VBox(list(controls.values())[i::3]) for i in range(3)]
-    worst = widgets.HBox([widgets.Label("worst in the report:"), *buttons, largest])
-    box = widgets.VBox([worst, widgets.HBox(pairs), image, words])
+    said = widgets.Label("worst in the report:", layout=narrow)
+    worst = widgets.Box([said, *buttons, largest], layout=wraps)
+    box = widgets.VBox([worst, widgets.Box(list(controls.values()), layout=wraps), image, words])
     settings = {"inputs": inputs, "marks": marks, "event": event}
     made = Browser(stuff, controls, box, image, words, settings=settings)
     for name, control in controls.items():

@@ -44,7 +44,7 @@ def frequency(
     of = next((n for n in (100, 1000) if all(x * n >= 0.95 or x == 0 for x in shares)), 10_000)
     counted = lambda h, row: interval(*(of * row[c] / scale[h] for c in ("value", "low", "high")), 0)
     when = {h: ahead(h, study) if len(found) > 1 else "" for h in found}
-    texts = [f"{counted(h, row)} {when[h]}".rstrip() for h, row in found.items()]
+    texts = [f"{when[h]} {counted(h, row)}".lstrip() for h, row in found.items()]
     if close:
         sentence = (
             "Of {of} predictions, {found} are close enough. That means within {limit} of the measured value."

@@ -16,8 +16,8 @@ from ..judge.chances import alarms
 from ..judge.discrimination import THRESHOLDS, decision_curve
 from . import tables
 from .curves import SMALLEST, calibration, ranking, risk_text, rows_of, visible, why_not
-from .figures import _spread
 from .language import several, t, whole
+from .measures import _spread
 from .page import Details, Section, figure
 from .svg import INK, MUTED, ROLES, RULE, Drawn, canvas, house
 from .tables import MISSING, interval, number, percent

@@ -20,8 +20,8 @@ from .language import plain, t, whole
 from .page import Badge, Link, Section
 from .privacy import scrub
 from .recommendations import own_rows
+from .reference import key_horizons
 from .tables import interval
-from .verdict import key_horizons
 from .words import ahead, group_name, plain_test
 
 # %% ../../nbs/4_tell/43_changes.ipynb #cell-008

@@ -11,13 +11,13 @@ import pandas as pd
 
 from ..core.study import Study
 from . import comparisons, tables, verdict
-from .findings import amount, audit_key, finding, test_key, unit_name
+from .findings import amount, audit_key, finding, hide_counts, test_key, unit_name
 from .language import plain, several, t, whole
-from .methods import how_it_was_made, where_it_comes_from, where_rows_went  # noqa: F401  their old home
 from .page import Badge, Details, Foreign, Section, mix
 from .privacy import scrub
+from .reference import key_horizons
 from .tables import interval, p_value
-from .words import group_name, plain_test
+from .words import group_name, listed, plain_test
 
 # %% ../../nbs/4_tell/39_checks.ipynb #cell-004
 _STATUS = {
@@ -36,7 +36,7 @@ def _test_table(
     judged: bool = True,
 ):
     "Test results as a table; without `full`, only what a reader needs."
-    kept = rows.to_dict("records")
+    kept, total = rows.to_dict("records"), rows["n_subjects"].max()
     frame = {t("test"): [plain_test(str(row["test"])) for row in kept]}
     if len(study.targets) > 1:
         frame[t("target")] = [t(study.target(str(row["target"])).label) for row in kept]
@@ -53,8 +53,10 @@ def _test_table(
     if full:
         digits = [2 if abs(row["effect"]) < 10 else 1 for row in kept]
         ends = ("effect", "effect_low", "effect_high")
+        small = [0 < row["n_subjects"] < smallest <= total for row in kept]
         frame[t("effect")] = [
-            interval(*(row[end] for end in ends), d) for row, d in zip(kept, digits, strict=True)
+            t("not shown") if few else interval(*(row[end] for end in ends), d)
+            for row, d, few in zip(kept, digits, small, strict=True)
         ]
         frame[t("unit")] = [unit_name(str(row["effect_unit"])) for row in kept]
     if judged:
@@ -97,24 +99,25 @@ def what_was_tested(
             "No residual tests were made. Nothing is known about bias, spread, memory or honesty of its errors."
         )
         return Section(title, text, key=key)
+    own = hide_counts(own, smallest)
     everything, naive = own, own["assumes_independence"].astype(bool)
-    own, textbook = own[~naive], own[naive]
-    led = own["horizon"].isin(verdict.key_horizons(study))
+    again = own["test"].astype(str).str.endswith("_sign_flip")  # a second way to test the same
+    every, own, textbook = own[~naive], own[~naive & ~again], own[naive]
+    led = own["horizon"].isin(key_horizons(study))
     aside = own["test"].astype(str).isin(study.yardsticks)
     main, found, seen = own[led & ~aside & (own["group"] == "all")], [], set()
-    main = main[~main["test"].astype(str).str.endswith("_sign_flip")]  # a second way to test the same
     worst = lambda rows: (
         rows.assign(weight=rows["verdict"].map(verdict.VERDICTS))
         .sort_values(["weight", "horizon"], ascending=False, kind="stable")
-        .drop_duplicates(["test", "target"] if len(study.targets) <= 3 else "test")
+        .drop_duplicates(["test", "group", "target"] if len(study.targets) <= 3 else ["test", "group"])
     )
     if len(main):
         caption = t("Tests over everybody, each at the horizon where it is worst")
         found.append(_test_table(worst(main), study, caption, names, smallest, seen, full=False))
     groups = own[led & ~aside & (own["group"] != "all") & (own["verdict"] == "concern")]
     if len(groups):
-        caption = t("Groups in which a test raises a concern")
-        found.append(_test_table(groups, study, caption, names, smallest, seen, full=False))
+        caption = t("Groups in which a test raises a concern, each at the horizon where it is worst")
+        found.append(_test_table(worst(groups), study, caption, names, smallest, seen, full=False))
     parts = []
     beside = own[led & aside & (own["group"] == "all")]
     if len(beside):
@@ -126,9 +129,11 @@ def what_was_tested(
         table = _test_table(worst(beside), study, caption, names, smallest, seen, full=False)
         parts.append(Section(t("Yardsticks"), text, (), (table,), key="yardsticks"))
     details = [_sources(own)]
-    if len(own) > 1 or not seen:
-        all_of_them = _test_table(own, study, t("All tests"), names, smallest, seen)
-        details.append(Details(t("All {n} tests", n=whole(len(own))), (), (all_of_them,), printed=False))
+    if len(every) > 1 or not seen:
+        all_of_them = _test_table(every, study, t("All tests"), names, smallest, seen)
+        n = {"n": whole(len(own)), "again": whole(len(every) - len(own))}
+        title_ = t("All {n} tests", n=n["n"]) if len(own) == len(every) else t("All {n} tests, {again} of them a second time by sign flips", **n)  # fmt: skip
+        details.append(Details(title_, (), (all_of_them,), printed=False))
     if len(textbook):
         caption = t("Tests that assume independent rows")
         table = _test_table(textbook, study, caption, names, smallest, seen, judged=False)
@@ -142,6 +147,15 @@ def what_was_tested(
         "they count for fewer than they are.",
         len(own),
     )  # fmt: skip
+    by_truth = (
+        groups["group"].astype(str).str.split("=").str[0].isin([f"by_{x}" for x in study.outcome_slices])
+    )
+    if by_truth.any():
+        named = listed([group_name(f"by_{x}")[0] for x in study.outcome_slices])
+        text = text, t(
+            "Groups by the measured value itself ({names}) are shown but do not decide: any cautious forecast reads high values too "
+            "low and low values too high.", names=named,
+        )  # fmt: skip
     return Section(title, text, (), tuple(found), tuple(parts), tuple(details), key=key)
 
 # %% ../../nbs/4_tell/39_checks.ipynb #cell-006

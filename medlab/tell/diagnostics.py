@@ -102,11 +102,15 @@ def bell(
     ends = [int(np.abs(z - at).argmin()) for at in (ndtri(far), -ndtri(far))]
     outward = max(expected[ends[0]] - high[ends[0]], low[ends[1]] - expected[ends[1]])
     inward = max(low[ends[0]] - expected[ends[0]], expected[ends[1]] - high[ends[1]])
-    says = "The largest errors reach farther than those of a bell curve." if outward > 0 else "The largest errors reach less far than those of a bell curve." if inward > 0 else "The largest errors are about those of a bell curve."  # fmt: skip
-    told = {"one": number(100 * far, 0), "unit": unit}
+    says = "The largest errors reach farther than those of a bell curve." if outward > 0 else "The largest errors reach less far than those of a bell curve." if inward > 0 else "The largest errors do not clearly differ from those of a bell curve."  # fmt: skip
+    if outward > 0 and inward > 0:
+        says = (
+            "On one side the largest errors reach farther than those of a bell curve, on the other less far."
+        )
+    told = {"one": tables.percent(far), "unit": unit}
     told |= {"down": number(found[ends[0]], d), "up": number(found[ends[1]], d)}
     told |= {"low": number(expected[ends[0]], d), "high": number(expected[ends[1]], d)}
-    caption = f"{t(says)} " + t("Of 100 errors, {one} is below {down} and {one} above {up} {unit}; a bell curve with the same middle half has {low} and {high}.", **told)  # fmt: skip
+    caption = f"{t(says)} " * (cell.n > 1) + t("{one} of errors are below {down} and {one} above {up} {unit}; a bell curve with the same middle half has {low} and {high}.", **told)  # fmt: skip
     rows = [int(np.abs(ndtr(z) - p).argmin()) for p in told_of]
     table = {t("errors below it"): [tables.percent(ndtr(z[i]), 0) for i in rows]}
     table[t("value, {unit}", unit=unit)] = [interval(found[i], low[i], high[i], d) for i in rows]
@@ -138,11 +142,11 @@ def along(
         beside(axes, value, word)
     axes.set(xlim=(at[0], at[-1]), xlabel=t("predicted, {unit}", unit=unit))
     axes.set_title(t("predicted minus measured, {unit} (above 0: reads high)", unit=unit))
-    ends = {"unit": unit}
+    ends = {"unit": unit, "n": whole(width)}
     for name, i in (("first", 0), ("last", -1)):
         ends |= {f"{name}_{k}": number(v[i], d) for k, v in (("at", at), ("low", low), ("high", high))}
     times = (high[-1] - low[-1]) / max(high[0] - low[0], 1e-12)
-    caption = t("In the lowest tenth of predictions, around {first_at} {unit}, 90 of 100 errors are between {first_low} and {first_high} {unit}; in the highest, around {last_at} {unit}, between {last_low} and {last_high} {unit}.", **ends)  # fmt: skip
+    caption = t("Of the {n} lowest predictions, around {first_at} {unit}, 90 of 100 errors are between {first_low} and {first_high} {unit}; of the {n} highest, around {last_at} {unit}, between {last_low} and {last_high} {unit}.", **ends)  # fmt: skip
     if times == times and times < 1e6:
         caption += " " + t("That is {times} times as wide.", times=number(times, 1))
     rows = np.unique(np.linspace(0, len(at) - 1, 7).astype(int))

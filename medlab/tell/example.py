@@ -131,7 +131,7 @@ def tests() -> pd.DataFrame:  # three test results
         ("bias", "On average it reads 0.9 mg/dL high 30 minutes ahead, which is harmless.",
          30.0, "all", 0.9, -0.6, 2.4, "mg/dL", 5.0, "ok"),
         ("coverage", "Its ranges hold 4 points fewer values than promised 30 minutes ahead, which may matter.",
-         30.0, "all", -0.04, -0.09, 0.01, "1", 0.05, "unclear"),
+         30.0, "all", -4.0, -9.0, 1.0, "percentage points", 5.0, "unclear"),
         ("spread", "Where range is >180, errors spread 2.3 times as widely, which is too much.",
          60.0, "by_range=>180", 2.3, 1.9, 2.8, "ratio", 1.5, "concern"),
     ]  # fmt: skip

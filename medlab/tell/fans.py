@@ -101,9 +101,9 @@ def _said(rows: pd.DataFrame, study: Study, about, level) -> list[str]:
         return [*said, t("The model states no range.")]
     inside = int(rows["y"].between(rows["lo"], rows["hi"]).sum())
     told = {"inside": whole(inside), "n": whole(len(rows)), "share": percent(inside / len(rows))}
-    what = "Of {n} measured values ahead, {inside} were inside the stated range ({share})."
+    what = "Of {n} measured values ahead, {inside} ({share}) were inside the stated range."
     if level is not None and level == level:
-        what, told = "Of {n} measured values ahead, {inside} were inside the stated range ({share}; it promises {level}).", told | {"level": percent(level)}  # fmt: skip
+        what, told = "Of {n} measured values ahead, {inside} ({share}) were inside the stated range, which promises {level}.", told | {"level": percent(level)}  # fmt: skip
     width = (rows["hi"] - rows["lo"]).groupby(rows["horizon"]).mean()
     ends = {"first": lead(width.index[0], study), "last": lead(last, study), "unit": t(about.unit)}
     ends |= {"narrow": number(width.iloc[0], d), "wide": number(width.iloc[-1], d)}

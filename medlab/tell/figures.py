@@ -105,6 +105,16 @@ def by_slice(
         row = known.loc[badness.idxmax()]
         given |= {"worst": say(row, study), "where": where(row["group"])}
         caption = t("{measure} is {value} over all and, at its worst, {worst} {where}.", **given)
+        if level is not None and len(known) > 1:  # too much and too little are both wrong
+            for name, row in (
+                ("low", known.loc[known["value"].idxmin()]),
+                ("high", known.loc[known["value"].idxmax()]),
+            ):
+                given |= {name: say(row, study), f"{name}_where": where(row["group"])}
+            caption = t(
+                "{measure} is {value} over all, from {low} {low_where} to {high} {high_where}.",
+                **given,
+            )
     if level is not None:
         caption += " " + t("{level} was promised.", level=percent(level))
     if (known["n_subjects"] < few).any():
@@ -216,11 +226,11 @@ def over_time(
     axes.set_title(capital(name))
     first, last = periods.iloc[0], periods.iloc[-1]
     apart = first["high"] < last["low"] or last["high"] < first["low"]
-    sentence = "{measure} did not clearly change over time: {first} in {start}, {last} in {end}."
+    sentence = "{measure} was {first} in {start} and {last} in {end}, which is no clear difference."
     if apart and last["value"] > first["value"]:
-        sentence = "{measure} grew over time: {first} in {start}, {last} in {end}."
+        sentence = "{measure} was {first} in {start} and {last} in {end}, so it grew."
     elif apart:
-        sentence = "{measure} fell over time: {first} in {start}, {last} in {end}."
+        sentence = "{measure} was {first} in {start} and {last} in {end}, so it fell."
     ends = [interval(row["value"], row["low"], row["high"], d, unit) for row in (first, last)]
     given = {"first": ends[0], "last": ends[1], "start": first["period"], "end": last["period"]}
     caption = t(sentence, measure=capital(what), **given)

@@ -189,11 +189,12 @@ def funnel(
     rows: pd.DataFrame,  # predictions of the study's model, one target, one horizon
     study: Study,  # whose they are
     metric: str = "mae",  # a key of `VALUES`
-    few: int = 11,  # groups with fewer patients are drawn hollow, and their size is not shown
+    few: int = 11,  # groups with fewer patients have no value here
     names: dict[str, str] | None = None,  # id -> pseudonym, for groups that are named after one
 ) -> Drawn | None:  # None where no group can be compared with everybody
     "Groups against their size, between limits that chance alone would rarely pass (Spiegelhalter 2005)."
     every = in_order(against_all(rows, study, metric), study).reset_index(drop=True)
+    every.loc[every["n_subjects"].between(1, few - 1), ["value", "distance", "size", "width", "p"]] = np.nan
     if not every["p"].notna().any():
         return None
     every = every.assign(

@@ -123,7 +123,10 @@ def error_by_horizon(
         )
     if "oracle" in lines:
         best = number(lines["oracle"].iloc[-1]["value"], d)
-        caption += " " + t("Nobody could do better than {value} on these data.", value=best)
+        known = "Without knowing the future, nobody could do better than {value} on these data."
+        caption += " " + t(
+            known if b["horizon"] else "Nobody could do better than {value} on these data.", value=best
+        )
     if floor is not None:
         left = number(floor["value"].iloc[-1], d)
         caption += " " + t("Noise of measurement alone leaves {value}.", value=left)

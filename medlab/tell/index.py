@@ -124,11 +124,11 @@ def read(
 
 # %% ../../nbs/4_tell/50_index.ipynb #cell-010
 STAGES = {
-    "prepare": "preparing the data",
-    "train": "training",
-    "audit": "the leakage audit",
-    "residuals": "the tests",
-    "report": "the report",
+    "prepare": "the data, every row counted",
+    "train": "the model and its baselines",
+    "audit": "the search for leaks",
+    "residuals": "measures and tests",
+    "report": "the making of the report",
 }
 
 
@@ -254,12 +254,11 @@ def index(
 def write(
     folder: Path,  # the folder of reports
     studies: tuple[str, ...] = (),  # in the order they should stand
-    language: str = "en",  # of index.html; other languages that summaries have get index.<code>.html
+    language: str = "en",  # of index.html; the others are in index.<code>.html
 ) -> list[Path]:  # the files written
-    "Write the index, in every language that a summary has."
+    "Write the index in every language; a report that is not in it is listed in its own."
     found = read(folder, studies)
-    codes = {code for made in found for code in made.get("languages", {})} & set(LANGUAGES) | {language}
-    files = {code: "index.html" if code == language else f"index.{code}.html" for code in sorted(codes)}
+    files = {code: "index.html" if code == language else f"index.{code}.html" for code in LANGUAGES}
     written = []
     for code, name in files.items():
         with speaking(code):

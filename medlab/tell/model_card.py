@@ -50,12 +50,13 @@ def _numbers(row) -> dict:
     return rounded(named, 4)
 
 # %% ../../nbs/4_tell/45_model_card.ipynb #cell-008
-def _worst_groups(study: Study, metrics: pd.DataFrame, horizon: float) -> tuple[list[dict], int]:
+def _worst_groups(study: Study, metrics: pd.DataFrame, horizon: float, least: int) -> tuple[list[dict], int]:
     "The three groups with the largest typical error, and how many were too small to rank."
     own = metrics[(metrics["model"].astype(str) == study.primary) & (metrics["metric"] == "mae")]
     own = own[(own["scope"] == "at") & (own["group"] != "all") & (own["horizon"] == horizon)]
-    own = own[own["value"].notna()]
-    enough = own[own["n_subjects"] >= MINIMUM_PATIENTS].sort_values("value", ascending=False, kind="stable")
+    enough = own[(own["n_subjects"] >= least) & own["value"].notna()].sort_values(
+        "value", ascending=False, kind="stable"
+    )
     rows = [
         {"group": row["group"].removeprefix("by_")} | _numbers(row) for _, row in enough.head(3).iterrows()
     ]
@@ -86,7 +87,8 @@ def model_card(
     key = whole_group[whole_group["horizon"].isin(study.key_horizons or study.horizons)]
     counts = whole_group["n_subjects"] if len(whole_group) else pd.Series([0])
     rows = whole_group.groupby(["target", "horizon"], observed=True)["n_rows"].max()
-    worst, small = _worst_groups(study, metrics, horizon)
+    worst, small = _worst_groups(study, metrics, horizon, max(MINIMUM_PATIENTS, smallest))
+    told = people_counts([counts.max()], None, smallest)[0]
     judged = own_tests(tests, study)
     found = judged[judged["verdict"] == "concern"]
     failing = [
@@ -96,11 +98,16 @@ def model_card(
         for _, row in found.iterrows()
     ]
     open_checks = [r["check"] for r in audit if r["verdict"] == "not assessable"]
-    failed = [r["check"] for r in audit if r["verdict"] == "fail"]
-    unclear = len(by_kind(judged[judged["group"] == "all"])["unclear"])
+    failed, warned = (
+        [r["check"] for r in audit if r["verdict"] == "fail" and (r["severity"] == "error") == grave]
+        for grave in (True, False)
+    )
+    kinds = by_kind(judged[judged["group"] == "all"])
+    unclear = len(kinds["unclear"]) + len(kinds["not assessable"])
     caveats = ["The data are simulated: nothing here is evidence about real patients."]
     caveats = caveats if manifest.get("simulated") else []
     caveats += [f"The leakage audit failed: {', '.join(failed)}."] if failed else []
+    caveats += [f"The leakage audit warns: {', '.join(warned)}."] if warned else []
     caveats += [f"The audit could not assess: {', '.join(open_checks)}."] if open_checks else []
     caveats += [] if audit else ["No leakage audit was made."]
     caveats += [f"Kinds of test without a clear answer: {unclear}."] if unclear else []
@@ -131,8 +138,12 @@ def model_card(
         "factors": {"judged_by_group": list(study.slices), "never_recorded": unrecorded},
         "metrics": [_numbers(row) for _, row in key.iterrows()],
         "evaluation_data": {
-            "patients": people_counts([counts.max()], None, smallest)[0],
-            "most_rows_per_target_and_horizon": int(rows.max()) if len(rows) else 0,
+            "patients": told,
+            "most_rows_per_target_and_horizon": "not shown"
+            if isinstance(told, str)
+            else int(rows.max())
+            if len(rows)
+            else 0,
             "simulated": bool(manifest.get("simulated", False)),
         },
         "training_data": {

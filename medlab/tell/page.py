@@ -50,6 +50,7 @@ class Verdict:
     status: str  # "ok", "unclear" or "concern"
     headline: str
     reasons: tuple[tuple[str, str], ...] = ()  # (status or "none", sentence)
+    void: bool = False  # a leak makes every number worthless: none is to be shown as good news
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ..judge.verdicts import TIME_UNITS
 from .language import plain, t, whole
 from .svg import INK, MARKS, MUTED, ROLES, VERMILION, Drawn, canvas, house
 from .tables import interval, number, percent
-from .words import ahead
+from .words import ahead, people
 
 DENSE = (
     "#2a8fd0"  # for marks inside images, which can't follow the page's theme: visible on white and on dark
@@ -82,7 +82,9 @@ def _fifths(mean, error, about) -> tuple[pd.DataFrame, list[float]]:
     parts, d = groups.agg(low=("mean", "min"), high=("mean", "max"), n=("mean", "size"), bias=("error", "mean"), size=("size", "mean")), about.decimals  # fmt: skip
     between = lambda row: t("{low} to {high}", low=number(row.low, d), high=number(row.high, d))
     shown = {
-        t("values between, {unit}", unit=t(about.unit)): [between(row) for row in parts.itertuples()],
+        t("mean of measured and predicted value, {unit}", unit=t(about.unit)): [
+            between(row) for row in parts.itertuples()
+        ],
         t("predictions"): [whole(int(n)) for n in parts["n"]],
         t("average error, {unit}", unit=t(about.unit)): [number(v, d + 1) for v in parts["bias"]],
         t("typical error, {unit}", unit=t(about.unit)): [number(v, d + 1) for v in parts["size"]],
@@ -90,23 +92,31 @@ def _fifths(mean, error, about) -> tuple[pd.DataFrame, list[float]]:
     return pd.DataFrame(shown), parts["bias"].tolist()
 
 
-def _agreed(found: Agreement, bias, about, alone: bool) -> list[str]:
+def _agreed(found: Agreement, bias, error, about, study: Study, alone: bool) -> list[str]:
     "What the limits and the bias say."
-    d, unit = about.decimals + 1, t(about.unit)
-    ends = {"low": interval(*found.lower, d), "high": interval(*found.upper, d), "unit": unit}
-    if alone:
-        first = t("Of 100 errors 95 were between {low} and {high} {unit}.", **ends)
-    else:
-        first = t("For someone new, 95 of 100 errors are expected between {low} and {high} {unit}.", **ends)
+    d, told = about.decimals + 1, {"unit": t(about.unit), "people": people(study)}
+    told |= {"low": interval(*found.lower, d), "high": interval(*found.upper, d)}
+    told["n"] = number(100 * np.mean((error >= found.lower[0]) & (error <= found.upper[0])), 0)
     high, size = bias.estimate >= 0, interval(abs(bias.estimate), np.nan, np.nan, d)
-    if bias.low == bias.low:
-        size = interval(abs(bias.estimate), *sorted([bias.low, bias.high] if high else [-bias.high, -bias.low]), d)  # fmt: skip
-    what = (
-        "On average it reads {size} {unit} too high."
-        if high
-        else "On average it reads {size} {unit} too low."
-    )
-    return [first, t(what, size=size, unit=unit)]
+    if alone:
+        first, what = (
+            "Of 100 errors 95 were between {low} and {high} {unit}.",
+            "On average it reads {size} {unit} too high.",
+        )
+        what = what if high else "On average it reads {size} {unit} too low."
+    else:
+        first = "For somebody else like these {people}, 95 of 100 errors are expected between {low} and {high} {unit}; here {n} of 100 were."
+        what = (
+            "Averaged over {people}, it reads {size} {unit} too high."
+            if high
+            else "Averaged over {people}, it reads {size} {unit} too low."
+        )
+        ends = sorted([bias.low, bias.high] if high else [-bias.high, -bias.low])
+        size = interval(abs(bias.estimate), *ends, d)
+        if not ends[0] > 0:
+            size = interval(bias.estimate, bias.low, bias.high, d)
+            what = "Averaged over {people}, its error is {size} {unit}, which may be chance."
+    return [t(first, **told), t(what, size=size, **told)]
 
 # %% ../../nbs/4_tell/15_points.ipynb #cell-009
 def _tilted(axes, line, ends) -> str:
@@ -126,8 +136,8 @@ def _tilted(axes, line, ends) -> str:
     value, low, high = (percent(x / spread) for x in (abs(slope.estimate), *ends))
     share = t("{value} ({low} to {high})", value=value, low=low, high=high)
     if less:
-        return t("The higher the value, the lower it reads: differences come out {share} too small (dotted line).", share=share)  # fmt: skip
-    return t("The higher the value, the higher it reads: differences come out {share} too large (dotted line).", share=share)  # fmt: skip
+        return t("The higher the value, the lower it reads, by {share} of the rise (dotted line).", share=share)  # fmt: skip
+    return t("The higher the value, the higher it reads, by {share} of the rise (dotted line).", share=share)  # fmt: skip
 
 
 @house
@@ -171,7 +181,7 @@ def agreement(
     axes.set(xlim=(left, right), ylim=(-reach, reach))
     axes.set_xlabel(t("mean of measured and predicted value, {unit}", unit=t(about.unit)))
     axes.set_title(t("predicted minus measured, {unit} (above 0: reads high)", unit=t(about.unit)))
-    said = [*_agreed(found, bias, about, alone), slope]
+    said = [*_agreed(found, bias, error, about, study, alone), slope]
     if stuck.any():
         share = percent(stuck.mean(), 1)
         said.append(t("{share} of the true values were at a limit of measurement (crosses); the error there may be larger than shown.", share=share))  # fmt: skip
@@ -193,6 +203,7 @@ def on_grid(
     letters: list,  # (measured, predicted, letter)
     name: str,  # of the grid
     limit: float,  # end of both axes
+    means: tuple[str, str] = ("same treatment", "dangerous"),  # of zone A, and of zones D and E
 ) -> Drawn:  # figure, caption, description, numbers
     "Predictions on a grid of clinical consequence, and how many are in each zone."
     about, horizon = study.target(str(rows["target"].iloc[0])), float(rows["horizon"].iloc[0])
@@ -212,12 +223,16 @@ def on_grid(
         "name": t(name),
         "when": when,
         "n": whole(len(zones)),
+        "fine": t(means[0]),
+        "grave": t(means[1]),
         "good": percent(share["A"], 1),
         "bad": percent(sum(share[z] for z in share if z >= "D"), 1),
     }
-    what = "{name} grid, {when}: {good} of {n} predictions are in zone A (same treatment), {bad} in zones D and E (dangerous)."
+    what = "{name} grid, {when}: {good} of {n} predictions are in zone A ({fine}), {bad} in zones D and E ({grave})."
     if not when:
-        what = "{name} grid: {good} of {n} predictions are in zone A (same treatment), {bad} in zones D and E (dangerous)."
+        what = (
+            "{name} grid: {good} of {n} predictions are in zone A ({fine}), {bad} in zones D and E ({grave})."
+        )
     caption = t(what, **told)
     if beyond := int(((rows["y"] > limit) | (rows["yhat"] > limit)).sum()):
         caption += " " + t("Predictions beyond the edge of the figure: {n}.", n=whole(beyond))

@@ -11,7 +11,7 @@ import pandas as pd
 from ..core.study import Study
 from . import tables
 from .language import t, whole
-from .verdict import own_tests
+from .recommendations import own_rows
 
 # %% ../../nbs/4_tell/47_probast.ipynb #cell-004
 AUDITED = {  # verdict of a check: what is said about patients in training and test
@@ -48,12 +48,15 @@ def probast(
     }
     counts = {k: whole(n) for k, n in counts.items()}
     overlap = {row["check"]: row["verdict"] for row in audit}.get("subject_overlap", "not assessable")
-    leak = t("Audit checks passed: {passed}. Failed: {failed}. Could not be made: {open}.", **counts)
+    leak = t(
+        "Audit checks that a run must pass: {passed} passed, {failed} failed, {open} could not be made.",
+        **counts,
+    )
     rows = [
         ("leakage between training and test data", leak if audit else t("No audit was made.")),
         ("patients in one split only", t(AUDITED[overlap])),
     ]
-    judged = own_tests(tests, study)
+    judged = own_rows(study, tests)
     size = judged[judged["test"].isin(["bias", "calibration_in_the_large"]) & (judged["group"] == "all")]
     if len(size):
         n = tables.patients([size["n_subjects"].max()], None, smallest)[0]
@@ -81,8 +84,14 @@ def probast(
         found = part["verdict"].value_counts()
         told = {
             k: whole(int(found.get(v, 0)))
-            for k, v in {"ok": "ok", "concern": "concern", "unclear": "unclear"}.items()
+            for k, v in {
+                "ok": "ok",
+                "concern": "concern",
+                "unclear": "unclear",
+                "none": "not assessable",
+            }.items()
         }
         tested = t("Tests within limits: {ok}. Of concern: {concern}. Unclear: {unclear}.", **told)
+        tested += " " + t("Not possible: {n}.", n=told["none"]) if told["none"] != "0" else ""
         rows.append((topic, tested if len(part) else t("Not tested.")))
     return pd.DataFrame([(t(topic), text) for topic, text in rows], columns=["topic", "evidence"])

@@ -21,8 +21,8 @@ TESTS = {  # of `judge.residuals`
     "spread_between": "evenness of errors between groups",
     "limits_of_agreement": "range of single errors",
     "proportional_bias": "bias at high and low values",
-    "allowed_error": "typical error against a limit",
-    "allowed_error_two_percent": "typical error against 2 %",
+    "allowed_error": "median error against a limit",
+    "allowed_error_two_percent": "median error against 2 %",
     "censoring": "true values at a limit of measurement",
     "censoring_predictions": "predictions at a limit of measurement",
     "shape": "how common big misses are",
@@ -74,7 +74,7 @@ CHECKS = {  # of `judge.audit`: what is wrong if it fails
     "permutation_twin": "there is skill where there can be none",
     "row_order": "the order of the file knows the outcome",
     "noise_rank": "a column of noise seems to matter",
-    "too_good": "the model is better than the best possible",
+    "too_good": "the model looks too good to be true",
     "sweep_reached": "the search did not change what it says",
 }
 

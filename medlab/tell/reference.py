@@ -10,21 +10,23 @@ __all__ = ['RANK', 'Reason', 'FEWEST', 'SAYS', 'SIMPLE', 'better', 'key_horizons
 import pandas as pd
 
 from ..core.study import Study, Target
+from ..judge.verdicts import MINIMUM_PATIENTS
 from .language import plain, t, whole
 from .tables import interval
 from .words import DIGITS, LEADS, METRICS, ahead, called, listed, people, pick, say, some
 
 RANK = {"none": 0, "ok": 0, "few": 1, "unclear": 1, "concern": 2}
 Reason = tuple[str, str, str]  # (status, sentences for the list, what the headline says if this decides)
-FEWEST = 5  # patients; with fewer there is no interval, so nothing can be said
+FEWEST = MINIMUM_PATIENTS  # with fewer no test gives a verdict, so nothing can be said
 
 # %% ../../nbs/4_tell/29_reference.ipynb #cell-004
 def better(
     value: float,  # estimate; above 0 is good
     low: float,  # lower end of its interval
+    least: float = 0.0,  # what rounds to nothing is nothing
 ) -> str:  # "ok", "unclear" or "concern"
     "Whether something is shown to be above zero."
-    return "concern" if value <= 0 else "ok" if low > 0 else "unclear"
+    return "concern" if value <= least else "ok" if low > 0 else "unclear"
 
 # %% ../../nbs/4_tell/29_reference.ipynb #cell-008
 def key_horizons(study: Study) -> tuple[float, ...]:  # at least one
@@ -124,9 +126,11 @@ def _compared(metrics, differences, study, target, horizon) -> tuple[str, str] |
     if pd.isna(found[1]):
         few = "Too few {people} were tested to compare it with {method} ({error})."
         return "few", t(few, people=people(study), method=method, error=error)
-    status = better(*found[:2])
-    ends = found if found[0] > 0 else (-found[0], -found[2], -found[1])
     share = skill is not None
+    status = better(*found[:2], 0.005 * share)  # half a percent reads as 0 %
+    if share and abs(found[0]) < 0.005:
+        return status, t("That is the same as with {method} ({error}).", method=method, error=error)
+    ends = found if found[0] > 0 else (-found[0], -found[2], -found[1])
     hundred = interval(*(100 * x for x in ends), 0, "%").replace(" %", "\u00a0%")
     much = hundred if share else amount(ends, study, target)
     return status, t(SAYS[share, status], much=much, method=method, error=error)

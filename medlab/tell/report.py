@@ -35,8 +35,8 @@ from medlab.tell import (
 from .accuracy import accuracy
 from .cards import cards
 from .language import day, t
-from .page import Additions, Link, Notice, Page, Section, mix, render
-from .privacy import leaks, report_names, scrub
+from .page import Additions, Link, Notice, Numbers, Page, Section, mix, render
+from .privacy import few_people, group_labels, leaks, report_names, scrub, shown_tests
 from .words import people
 
 # %% ../../nbs/4_tell/49_report.ipynb #cell-004
@@ -57,7 +57,7 @@ def versus(
     n_resamples: int = 1000,  # of patients
 ) -> pd.DataFrame:  # as of `judge.metrics.difference`, with column `other`
     "The study's model against each other method, on the same rows."
-    models = list(dict.fromkeys(rows["model"].astype(str)))
+    models = [str(model) for model in rows["model"].unique()]
     others = [m for m in models if m != study.primary] if study.primary in models else []
     found = [difference(rows, study, study.primary, other, n_resamples=n_resamples) for other in others]
     return (
@@ -127,7 +127,8 @@ def assemble(
     differences: pd.DataFrame | None = None,  # from `versus`; computed where None
     card: dict | None = None,  # the model bundle's card.json
     provenance: dict | None = None,  # from `tell.provenance`
-    stated: dict | None = None,  # what only people know: keys of `tripod.STATED`
+    stated: dict
+    | None = None,  # what only people know: keys of `tripod.STATED`, and `simulated`: of which data it is true
     issued: str = "",  # day of issue, e.g. "2026-11-21"
     valid_months: int = 12,  # how long it holds
     earlier: dict | None = None,  # for `changes.section`: changes, revision, found
@@ -141,25 +142,46 @@ def assemble(
     rows = predictions[predictions["split"] == "test"]
     rows.attrs["level"] = level = predictions.attrs.get("level")
     provenance, stated, card, additions = provenance or {}, stated or {}, card or {}, additions or Additions()
-    ids = set(predictions["subject"].astype(str)) | set(per_subject["subject"].astype(str))
+    if stated.get("simulated", simulated) != simulated:
+        stated = {}  # said of other data than these
+    stated = {key: text for key, text in stated.items() if key != "simulated"}
+    ids = {str(i) for each in (predictions, per_subject) for i in each["subject"].unique()}
     names = report_names(predictions, study, ids)
     renamed = per_subject.rename(columns={"n": "n_rows"})
     renamed = renamed.assign(
         subject=renamed["subject"].astype(str).map(names), model=renamed["model"].astype(str)
     )
-    metrics = metrics.assign(
-        group=[scrub(g, names) for g in metrics["group"]], model=metrics["model"].astype(str)
-    )
+    divided = {c: {v: f"{c}={v}" for v in rows[c].dropna().unique()} for c in rows if c.startswith("by_")}
+    groups = {
+        *metrics["group"],
+        *tests.get("group", ()),
+        *(g for one in divided.values() for g in one.values()),
+    }
+    labels = group_labels(groups, names)
+    relabelled = lambda frame: frame.assign(group=frame["group"].astype(str).map(labels))
+    metrics = relabelled(metrics).assign(model=metrics["model"].astype(str))
+    few = metrics["n_subjects"].between(1, smallest - 1) & (metrics["group"] != "all")
+    metrics.loc[few, ["value", "low", "high"]] = float(
+        "nan"
+    )  # weighted by its size it is all less the others
+    for c, one in divided.items():
+        if any(labels[group] != group for group in one.values()):
+            said = {value: labels[group].partition("=")[2] for value, group in one.items()}
+            rows = rows.assign(**{c: rows[c].astype(object).map(said)})
+    rows.attrs["level"] = level
     audit = [
-        row | {key: scrub(row[key], names) for key in ("evidence", "fix") if key in row} for row in audit
+        row | {k: few_people(scrub(row[k], names), None, smallest) for k in ("evidence", "fix") if k in row}
+        for row in audit
     ]
-    for column in ("sentence", "group") if len(tests) else ():
-        tests = tests.assign(**{column: [scrub(text, names) for text in tests[column]]})
+    tests = shown_tests(
+        relabelled(tests) if len(tests) else tests, names, rows["subject"].nunique(), smallest
+    )
     differences = versus(rows, study) if differences is None else differences
-    models = list(dict.fromkeys(rows["model"].astype(str)))
+    models = [str(model) for model in rows["model"].unique()]
     lead, target = verdict.key_horizons(study)[-1], study.targets[0].name
     whole_own = rows[rows["model"].astype(str) == study.primary]
     own = whole_own[(whole_own["target"].astype(str) == target) & (whole_own["horizon"] == lead)]
+    judged = verdict.judge(study, metrics, differences, tests, audit, additions.reasons)
     missing_groups = absent.table(study, rows, smallest)
     evidence = probast.probast(study, tests, audit, card=card, predictions=predictions, smallest=smallest)
     asked = tripod.checklist(
@@ -211,7 +233,9 @@ def assemble(
         fans.section(study, whole_own, level, additions.marks),
         diagnostics.section(study, whole_own, smallest),
         results.over_time(study, own),
-        validity.section(study, metrics, issued, valid_months, validity.missing_inputs(manifest)),
+        validity.section(
+            study, metrics, issued, valid_months, validity.missing_inputs(manifest), judged.void
+        ),
         changes.section(study, **({"changes": None} | (earlier or {})), level=level, names=names),
         checks.what_was_tested(study, tests, names, smallest, slices),
         checks.what_was_audited(audit, names),
@@ -226,8 +250,8 @@ def assemble(
     parts, last = ([part for part in some if part is not None] for some in (parts, last))
     titles = {part.key: part.title for part in (*parts, *last)} | {"verdict": t("The verdict")}
     parts += [tripod.section(asked, titles, evidence), *last]
-    judged = verdict.judge(study, metrics, differences, tests, audit, additions.reasons)
-    numbers = cards(study, metrics, renamed, additions.floor)
+    # a number in large type is believed: where a leak makes it worthless, there is none
+    numbers = Numbers() if judged.void else cards(study, metrics, renamed, additions.floor)
     page = Page(
         title=t(study.title),
         lead=t(study.question),

@@ -128,6 +128,17 @@ def _localise(figure: "Figure"):
                 axis.set_major_formatter(Local())
 
 
+def _lay_out(figure: "Figure"):
+    "Place the panels: left to itself, `savefig` draws the whole figure a second time for that."
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    if engine := figure.get_layout_engine():
+        FigureCanvasSVG(figure)  # measures texts as the SVG will
+        figure.dpi = 72
+        engine.execute(figure)
+        figure.set_layout_engine(None)
+
+
 def to_svg(
     figure: "Figure",  # matplotlib figure
     key: str,  # unique in the page: prefix of all ids, e.g. "error-by-horizon"
@@ -142,6 +153,7 @@ def to_svg(
             f"figure key '{key}': use lower-case letters, digits and hyphens, starting with a letter"
         )
     _localise(figure)
+    _lay_out(figure)
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": key, "savefig.transparent": True}):

@@ -75,33 +75,51 @@ def natural(
     return t("of {of} {what}, {found}", of=whole(of), what=t(what), found=found)
 
 # %% ../../nbs/4_tell/20_tables.ipynb #cell-012
-def _given_away(counts: list[int], small: list[bool], hide: list[bool], minimum: int) -> bool:
-    "Whether the sum of the hidden cells, which anybody can work out, leaves only one possible size for a small one."
+_FEWEST = 5  # patients; a group of fewer has no error on the page, and everybody can see that
+
+
+def _given_away(counts: list[int], hide: list[bool], minimum: int, total: int) -> bool:
+    "Whether what is shown leaves only one possible size for a small cell, or adds up to all but a few people."
     hidden = [i for i, h in enumerate(hide) if h]
-    least = [1 if small[i] else minimum for i in hidden]
-    most = [minimum - 1 if small[i] else sum(counts) for i in hidden]
-    total = sum(counts[i] for i in hidden)
+    bounds = [
+        (minimum, total)
+        if counts[i] >= minimum or not counts[i]
+        else (_FEWEST, minimum - 1)
+        if counts[i] >= _FEWEST
+        else (1, min(_FEWEST, minimum) - 1)
+        for i in hidden
+    ]
+    least, most = zip(*bounds, strict=True) if hidden else ((), ())
+    left = sum(counts[i] for i in hidden)
+    if 0 < left < minimum:
+        return True
     for k, i in enumerate(hidden):
-        low = max(least[k], total - (sum(most) - most[k]))
-        high = min(most[k], total - (sum(least) - least[k]))
-        if small[i] and low == high:
+        low = max(least[k], left - (sum(most) - most[k]))
+        high = min(most[k], left - (sum(least) - least[k]))
+        if 0 < counts[i] < minimum and low == high:
             return True
     return False
 
 
 def patients(
     counts,  # numbers of patients in the groups of one whole
-    total: int | None = None,  # all patients, where the groups divide them up; None where they overlap
+    total: int | None = None,  # all patients, in a group or not; None where nobody is told how many
     minimum: int = 11,  # smallest number that may be shown; 0 shows everything
 ) -> list[str]:  # one text per count
     "Counts of patients as text, small cells hidden, and with them any cell that would give them away (CMS cell rule)."
     counts = [int(count) for count in counts]
     small = [0 < count < minimum for count in counts]
-    told = total is not None and sum(counts) == total
-    hide = list(small)
-    order = sorted((i for i, count in enumerate(counts) if count >= minimum), key=lambda i: counts[i])
-    while told and any(small) and order and _given_away(counts, small, hide, minimum):
-        hide[order.pop(0)] = True
+    hide, every = list(small), list(counts)
+    if total is not None:
+        hide = [h or 0 < total - count < minimum for h, count in zip(hide, counts, strict=True)]
+        nowhere = max(total - sum(counts), 0)  # in no group: a cell that is never printed
+        every, unseen = [*counts, *[nowhere] * bool(nowhere)], [True] * bool(nowhere)
+        order = sorted((i for i, h in enumerate(hide) if not h and counts[i]), key=lambda i: counts[i])
+        risk = sum(every) == total and any(0 < count < minimum for count in every)  # else they overlap
+        while risk and order and _given_away(every, [*hide, *unseen], minimum, total):
+            hide[order.pop(0)] = True
+        if risk and _given_away(every, [*hide, *unseen], minimum, total):
+            small = [False] * len(small)  # hidden altogether, and still only one size is possible
     words = {True: t("fewer than {n}", n=whole(minimum)), False: t("not shown")}
     return [words[s] if h else whole(count) for count, s, h in zip(counts, small, hide, strict=True)]
 

@@ -152,7 +152,11 @@ def section(
         }
     )
     made = [
-        Details(t("The whole list, part by part"), tables=(tables.html(full, t("TRIPOD+AI, part by part")),))
+        Details(
+            t("The whole list, part by part"),
+            tables=(tables.html(full, t("TRIPOD+AI, part by part")),),
+            printed=True,
+        )
     ]
     if evidence is not None and len(evidence):
         shown = evidence.set_axis([t("what a reviewer looks for"), t("what the run shows")], axis=1)

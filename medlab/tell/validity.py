@@ -16,8 +16,8 @@ from ..core.study import Study
 from . import tables
 from .language import day, plain, several, t
 from .page import Details, Section
+from .reference import key_horizons, lead_row
 from .tables import number, percent
-from .verdict import key_horizons, lead_row
 from .words import ahead
 
 # %% ../../nbs/4_tell/42_validity.ipynb #cell-004
@@ -151,8 +151,12 @@ def section(
     issued: str | date = "",  # when the report was issued; "" where nobody stated it
     valid_months: int = 12,  # for how many months it may be relied on
     missing: dict[str, float] | None = None,  # input -> share of its values that are missing now, 0..1
+    void: bool = False,  # whether its numbers are worthless, as after a failed audit
 ) -> Section:
     "Until when the report holds, and what ends it sooner."
+    if void:
+        told = t("The leakage audit failed or is incomplete. So this report does not hold, on any day.")
+        return Section(t("Until when does this hold?"), told, key="valid-until")
     if str(issued).strip():
         last = not_after(issued, valid_months)
         first = several(
@@ -202,10 +206,12 @@ def section(
         )
     note = t(
         "Act when: today's value plus or minus 1.96 times the square root of 2 times its standard error. Two samples of this size of "
-        "the same patients differ by more in 1 of 40 looks. The standard error is half the width of the 95 % interval over 1.96. The "
-        "average error and what happened per one expected have limits of their own: {limit} and 0.8 to 1.25 (conventions).",
-        limit=_limit(study),
+        "the same patients differ by more in 1 of 40 looks. The standard error is half the width of the 95 % interval over 1.96.",
     )
+    if study.kind == "regression":
+        note += " " + t("The average error has a limit of its own: {limit}.", limit=_limit(study))
+    if study.kind == "binary":
+        note += " " + t("What happened per one expected has limits of its own: 0.8 to 1.25 (a convention).")
     frame, details = pd.DataFrame(frame), ()
     table = tables.html(frame[:MOST], t("What to measure again, and when to act"), note=note)
     if len(frame) > MOST:

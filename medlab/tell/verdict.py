@@ -53,6 +53,13 @@ def from_audit(
         reasons.append(("unclear", sentence, t("the leakage audit has a warning")))
     if reasons:
         return reasons
+    if n := sum(row["severity"] == "error" for row in of["not assessable"]):
+        sentence = several(
+            "The leakage audit is incomplete: {n} check that a model must pass could not be made.",
+            "The leakage audit is incomplete: {n} checks that a model must pass could not be made.",
+            n,
+        )
+        return [("concern", sentence, t("Do not rely on these numbers: the leakage audit is incomplete"))]
     counted = {"n": whole(len(audit) - sum(map(len, of.values()))), "total": whole(len(audit))}
     sentence = t("The leakage audit found nothing: {n} of {total} checks passed.", **counted)
     if n := len(of["not assessable"]):
@@ -134,12 +141,17 @@ def from_groups(
     by_truth = [f"by_{name}" for name in study.outcome_slices]
     rows = rows[~rows["group"].str.partition("=")[0].isin(by_truth)] if len(rows) else rows
     ratio = rows["effect_unit"] == "ratio"
-    worst = rows[ratio & (rows["effect"] > 1)].groupby("group")["effect"].max().sort_values(ascending=False)
-    if len(worst):
-        times = "{where} (up to {times} times)"
-        groups = some([t(times, where=where(g), times=number(x, 1)) for g, x in worst.items()])
-        sentence = t("Errors are larger {groups}.", groups=groups)
-        return [("concern", sentence, t("its errors are larger {where}", where=where(worst.index[0])))]
+    scatter = rows["test"].str.startswith("spread")  # of errors, which may be wide and small
+    for kind, sentence, headline in (
+        (~scatter, "Errors are larger {groups} than elsewhere.", "its errors are larger {where}"),
+        (scatter, "Errors scatter more {groups} than elsewhere.", "its errors scatter more {where}"),
+    ):
+        found = rows[ratio & kind & (rows["effect"] > 1)].groupby("group")["effect"].max()
+        if len(found):
+            worst = found.sort_values(ascending=False)
+            times = "{where} (up to {times} times)"
+            groups = some([t(times, where=where(g), times=number(x, 1)) for g, x in worst.items()])
+            return [("concern", t(sentence, groups=groups), t(headline, where=where(worst.index[0])))]
     rows = rows[~ratio]  # a ratio below one: errors are smaller there
     if rows.empty:
         return []
@@ -203,5 +215,8 @@ def judge(
     else:
         but = "{fine}, but {finding}" if first[0] == "ok" else "{fine}; {finding}"
         headline = t(but, fine=first[2], finding=clause) if clause else first[2]
-    listed_ = [*deciding, *from_yardsticks(tests, study)]
-    return Verdict(status, headline, tuple((s, sentence) for s, sentence, _ in listed_ if sentence))
+    told = [*deciding, *from_yardsticks(tests, study)]
+    # where the numbers are void, no tick stands beside one of them
+    signs = [s if not void or reason in void else "none" for reason in told for s in reason[:1]]
+    reasons = tuple((sign, reason[1]) for sign, reason in zip(signs, told, strict=True) if reason[1])
+    return Verdict(status, headline, reasons, bool(void))

@@ -218,7 +218,11 @@ def _told(study, target, table, who, found, horizon, alone) -> str:
         share = {"share": percent(getattr(found, found.which)), "words": found.words(study)}
         said.append(t("Largest part of the squared error ({share}): {words}.", **share))
     if not alone and swings(table, who):
-        said.append(t("The values swing more than in others, which makes every forecast harder."))
+        said.append(
+            t(
+                "The reference, too, does much worse here than usual, so part of this is not the model's doing."
+            )
+        )
     return " ".join(said)
 
 
@@ -265,7 +269,7 @@ def section(
     lines, numbers = [], lambda one: _line(study, target, one)
     for who in ranked:
         tag = causes[who].words(study) if causes[who] else tables.MISSING
-        more = t("swings more than others") if not alone and swings(table, who) else ""
+        more = t("hard for the reference, too") if not alone and swings(table, who) else ""
         lines.append({person(study): who, t("how it fails"): "; ".join(filter(None, (tag, more))), **numbers(table.loc[who])})  # fmt: skip
     if not alone:
         lines.append({person(study): t("median of all"), t("how it fails"): tables.MISSING, **numbers(table.median())})  # fmt: skip
@@ -286,7 +290,7 @@ def section(
         t("The mean squared error is taken apart in this order: the square of the average error; what the best shift in time takes away; what movements of the wrong size add; the rest. The largest part gives the name."),
         t("Late is no fault by itself: a forecast of something that nobody can foresee always trails it. A delay of the whole horizon means that nothing was foreseen."),
         t("The stretch shown is the one of 24 hours with the largest mean error, among those with at least half as many predictions as the fullest. It is shorter where predictions are very frequent, and the whole record where they are rare."),
-        t("“Swings more than others”: the error of the reference ({reference}) is also at least a fifth above the median, and shares at least half of the model's excess.", reference=called(study.reference, study)),
+        t("“Hard for the reference, too”: the error of the reference ({reference}) is also at least a fifth above the median, and shares at least half of the model's excess.", reference=called(study.reference, study)),
     ))]  # fmt: skip
     similar = pd.DataFrame() if alone else _similar(study, target, table, ranked[:SHOWN])
     if len(similar):
@@ -298,7 +302,7 @@ def section(
         columns = {person(study): over["subject"], t("worse than this share of {people}, on average", people=people(study)): [percent(1 - r) for r in over["mean_rank"]]}  # fmt: skip
         shown.append(tables.html(pd.DataFrame(columns), caption))
     text = [t("Each {person} counts once, with all predictions; who has fewer than {n} is left out.", person=person(study), n=whole(fewest))]  # fmt: skip
-    text.append(t("Names are pseudonyms made for this report. The traces carry no date and no identity; time counts from the start of each excerpt."))  # fmt: skip
+    text.append(t("Names are pseudonyms made for this report. Each trace is the worst stretch of its {person}, not a usual one. It carries no date and no identity; time counts from its start.", person=person(study)))  # fmt: skip
     if alone:
         text.append(t("There are too few {people} to compare with.", people=people(study)))
     return Section(t("Which patients does it fail?"), tuple(text), (), tuple(shown), tuple(parts), tuple(folded), key="worst-patients")  # fmt: skip

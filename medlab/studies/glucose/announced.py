@@ -12,6 +12,7 @@ import pandas as pd
 
 from ...core.study import Study
 from .alarms import Alarms
+from .shares import varied
 from ...tell import tables
 from ...tell.figures import cast
 from ...tell.language import plain, t, whole
@@ -89,13 +90,13 @@ def _finding(found: Alarms, study: Study) -> str:
 def _shares(table: pd.DataFrame) -> list[str]:
     "Announced episodes in percent, with intervals."
     ends = zip(*(100 * table[c] for c in ("share", "share_low", "share_high")), strict=True)
-    return [tables.interval(*row, 0) for row in ends]
+    return [varied(*row, 0) for row in ends]
 
 
 def _false(table: pd.DataFrame) -> list[str]:
     "False alarms per patient-day, with intervals."
     ends = zip(*(table[f"false_per_day{end}"] for end in ("", "_low", "_high")), strict=True)
-    return [tables.interval(*row, 2) for row in ends]
+    return [varied(*row, 2) for row in ends]
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,10 @@ def parts(
     )
     if found is None:
         return Parts((rule, t("No forecast could sound an alarm here.")), (), ())
+    rule += " " + t(
+        "An alarm is false if no low starts in the hour after it; several false ones within an hour count as one, and alarms "
+        "during a low do not count."
+    )
     values = {
         "n": whole(int(found.table["episodes"].iloc[0])),
         "days": tables.number(found.table["days"].iloc[0], 0),

@@ -28,11 +28,13 @@ def load(
     artifacts: str | Path,  # folder with predictions.parquet and prepared/
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # predictions; the prepared series
     "Read what the stages `prepare` and `train` wrote. FileNotFoundError says what to run first."
-    files = [Path(artifacts) / "predictions.parquet", Path(artifacts) / "prepared" / "series.parquet"]
-    if missing := [f"{file.parent.name}/{file.name}" for file in files if not file.is_file()]:
+    names = ("predictions.parquet", "prepared/series.parquet")
+    files = [Path(artifacts) / name for name in names]
+    if missing := [name for name, file in zip(names, files, strict=True) if not file.is_file()]:
         raise FileNotFoundError(
-            f"There is nothing to explore yet: {' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} missing. "
-            "Run `make reports` first (a few minutes on the sample data), then this notebook again."
+            f"There is nothing to explore yet in {'/'.join(Path(artifacts).parts[-2:])}: no {' and no '.join(missing)}. "
+            "Run `make reports` first (a few minutes on the sample data), then this notebook again. "
+            "For data of your own, set `artifacts` to the folder that their stages `prepare` and `train` wrote."
         )
     return predictions.read(files[0], study), pd.read_parquet(files[1])
 

@@ -178,15 +178,14 @@ def reason(
             t("There was no low in these data, so nothing says whether it would warn of one."),
             t("it was not tried on a single low"),
         )
-    own = {
-        name: found.row(harm, "model") for name, harm in (("missed", "missed_low"), ("false", "false_low"))
-    }
-    values = {
-        "missed": _rate(own["missed"]),
-        "false": _rate(own["false"], False),
-    }
+    told = (("missed", "missed_low"), ("false", "false_low"))
+    values = {name: _rate(found.row(harm, "model")) for name, harm in told}
+    values["lows"] = tables.number(100 * found.episodes["lows"] / found.days, 0)  # of how many
     if found.reference is None:
-        text = t("Per 100 patient-days it misses {missed} lows and raises {false} false alarms.", **values)
+        text = t(
+            "As an alarm it misses {missed} of {lows} lows per 100 patient-days, with {false} false alarms.",
+            **values,
+        )
         return "unclear", text, t("nothing stands beside its alarms")
     values |= {
         "reference": called(found.reference, study),
@@ -194,8 +193,8 @@ def reason(
         "other_false": _rate(found.row("false_low", "reference"), False),
     }
     text = t(
-        "Per 100 patient-days it misses {missed} lows and raises {false} false alarms; {reference} misses {other_missed} and "
-        "raises {other_false}.",
+        "As an alarm it misses {missed} of {lows} lows per 100 patient-days, with {false} false alarms. With {reference} it is "
+        "{other_missed}, with {other_false} false alarms.",
         **values,
     )
     missed, false = (sign(found.row(harm, "difference")) for harm in ("missed_low", "false_low"))
