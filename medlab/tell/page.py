@@ -28,10 +28,9 @@ def _words() -> dict[str, str]:
     "The words of the page's frame, in the language that is spoken now."
     return {name: t(word) for name, word in STATUS.items()} | {
         "skip": t("Skip to the content"),
-        "contents": t("In this report"),
+        "contents": t("On this page"),
         "numbers": t("Numbers behind this figure"),
         "unprinted": t("in the file, not on paper"),
-        "languages": t("Other languages"),
     }
 
 # %% ../../nbs/4_tell/30_page.ipynb #cell-006
