@@ -12,7 +12,7 @@ from ..core.study import Study
 from ..judge.verdicts import MINIMUM_PATIENTS
 from . import tables
 from .language import plain, t, whole
-from .verdict import by_kind, own_tests
+from .verdict import without_answer
 from .words import METRICS, called, listed, say
 
 # %% ../../nbs/4_tell/43_answers.ipynb #cell-004
@@ -205,9 +205,7 @@ def _results(study: Study, known: dict, audit: list[dict], tests: pd.DataFrame, 
             made["23a"] += " " + t("With intervals for {n} groups too.", n=whole(known["groups"]))
     made["25"] = t("The verdict compares intervals with limits that were set before.")
     asked = sum(found["verdict"] == "not assessable" for found in audit)
-    judged = own_tests(tests, study)
-    kinds = by_kind(judged[judged["group"] == "all"])
-    unclear = len(kinds["unclear"]) + len(kinds["not assessable"])
+    unclear = without_answer(tests, study)
     made["26"] = (
         t("Audit checks that could not be made: {n}.", n=whole(asked)) if audit else t("No audit was made.")
     )

@@ -18,7 +18,7 @@ from . import tables
 from .language import speaking
 from .privacy import scrub
 from .validity import not_after
-from .verdict import by_kind, own_tests
+from .verdict import own_tests, without_answer
 
 # %% ../../nbs/4_tell/45_model_card.ipynb #cell-004
 NOT_STATED = "not stated"
@@ -102,8 +102,7 @@ def model_card(
         [r["check"] for r in audit if r["verdict"] == "fail" and (r["severity"] == "error") == grave]
         for grave in (True, False)
     )
-    kinds = by_kind(judged[judged["group"] == "all"])
-    unclear = len(kinds["unclear"]) + len(kinds["not assessable"])
+    unclear = without_answer(tests, study)
     caveats = ["The data are simulated: nothing here is evidence about real patients."]
     caveats = caveats if manifest.get("simulated") else []
     caveats += [f"The leakage audit failed: {', '.join(failed)}."] if failed else []

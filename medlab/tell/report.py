@@ -7,6 +7,7 @@ __all__ = ['STAGES', 'Made', 'versus', 'how_computed', 'assemble', 'report']
 
 # %% ../../nbs/4_tell/49_report.ipynb #cell-002
 from dataclasses import dataclass
+from posixpath import dirname, join, normpath
 
 import pandas as pd
 
@@ -140,7 +141,7 @@ def assemble(
 ) -> Made:
     "The clinician's report of one study and what goes with it, from its tables."
     rows = predictions[predictions["split"] == "test"]
-    rows.attrs["level"] = level = predictions.attrs.get("level")
+    level = predictions.attrs.get("level")
     provenance, stated, card, additions = provenance or {}, stated or {}, card or {}, additions or Additions()
     if stated.get("simulated", simulated) != simulated:
         stated = {}  # said of other data than these
@@ -278,7 +279,7 @@ def assemble(
             report=file,
             issued=issued,
             valid_until=str(validity.not_after(issued, valid_months)) if issued else "",
-            pages=pages,
+            pages={stage: normpath(join(dirname(file), page)) for stage, page in (pages or {}).items()},
             others=so_far,
             smallest=smallest,
         ),
