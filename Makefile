@@ -6,10 +6,15 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export JUPYTER_PREFER_ENV_PATH := 1
 export PYTHONHASHSEED := 0
+HOST ?= 127.0.0.1
+PORT ?= 8000
+WORKERS ?= 1
+MLFLOW_HOST ?= 127.0.0.1
+MLFLOW_PORT ?= 5000
 # uv does not read pip's settings: hand it the ones that say where packages are.
 UV_SETTINGS = UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$PIP_INDEX_URL}"
 
-.PHONY: help setup data reports reference test verify lab tensorboard clean notebooks sample-data picture accessible benchmarks size
+.PHONY: help setup data reports reference test verify lab tensorboard mlflow serve clean notebooks sample-data picture accessible benchmarks size
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -22,8 +27,8 @@ $(READY): settings.ini setup.py pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (once; a minute or two)"
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt uv
-	@$(UV_SETTINGS) $(VENV)/bin/uv pip install -q --python $(VENV)/bin/python -c constraints.txt -e '.[lab,dev]' \
-	  || $(VENV)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[lab,dev]'
+	@$(UV_SETTINGS) $(VENV)/bin/uv pip install -q --python $(VENV)/bin/python -c constraints.txt -e '.[lab,dev,serve]' \
+	  || $(VENV)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[lab,dev,serve]'
 	@touch $@
 
 data: $(READY) ## get the versioned sample data from the DVC remote inside the repository
@@ -39,8 +44,8 @@ reference: data ## train at the size of the reference document (a day of lookbac
 
 test: $(READY) ## notebooks and package in sync, every notebook's lessons, pytest, ruff
 	@tests/in_sync.sh
-	@echo "running the notebooks' own tests" && IN_TEST=1 MEDLAB_PROGRESS=off nbdev_test --n_workers 2
-	@pytest -q -n 2
+	@echo "running the notebooks' own tests" && IN_TEST=1 MEDLAB_PROGRESS=off MEDLAB_TRACKING=off OMP_NUM_THREADS=1 nbdev_test --n_workers 2
+	@OMP_NUM_THREADS=1 pytest -q -n 2 --dist loadfile
 	@ruff check -q . && ruff format -q --check . && echo "ruff: clean"
 
 verify: $(READY) ## compare the reproduced results with the committed ones
@@ -52,6 +57,13 @@ lab: $(READY) ## explore the notebooks in JupyterLab
 tensorboard: $(READY) ## look at learning curves
 	@tensorboard --logdir logs
 
+mlflow: $(READY) ## look at runs and registered models (MLFLOW_TRACKING_URI, or the store of this folder)
+	@mkdir -p .medlab/mlflow && mlflow server --host $(MLFLOW_HOST) --port $(MLFLOW_PORT) \
+	  --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/.medlab/mlflow/mlflow.db}" --artifacts-destination $(CURDIR)/.medlab/mlflow/artifacts
+
+serve: $(READY) ## answer requests with the studies' models on http://127.0.0.1:8000 (HOST=, PORT=, WORKERS=)
+	@medlab-serve --host $(HOST) --port $(PORT) --workers $(WORKERS)
+
 notebooks: $(READY) ## rerun all library notebooks and store their figures
 	@nbdev_export && for n in nbs/[0-9]_*/*.ipynb nbs/5_studies/*/*.ipynb; do echo $$n; \
 	  MEDLAB_PROGRESS=off jupyter nbconvert --log-level ERROR --to notebook --execute --inplace $$n || exit 1; \
@@ -59,7 +71,8 @@ notebooks: $(READY) ## rerun all library notebooks and store their figures
 	done && nbdev_clean
 
 sample-data: $(READY) ## simulate the sample data again and version them (changes data.dvc)
-	@python -m medlab.studies.glucose.simulate data/glucose && dvc add -q data && dvc push -q
+	@python -m medlab.studies.glucose.simulate data/glucose && python -m medlab.studies.risk.simulate data/risk --patients 8000 --seed 1 \
+	  && dvc add -q data && dvc push -q
 
 picture: $(READY) ## photograph the report's first screen for the README (needs chromium)
 	@chromium --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking \

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("MEDLAB_PROGRESS", "off")
+os.environ.setdefault("MEDLAB_TRACKING", "off")
 ROOT = Path(__file__).resolve().parents[1]
 
 

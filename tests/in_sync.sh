@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 cp -r nbs settings.ini setup.py pyproject.toml params.yaml README.md "$copy"
-mkdir "$copy/reports" && cp -r --parents reports/glucose/metrics.json reports/glucose/error_by_horizon.csv "$copy" 2>/dev/null || true
+mkdir "$copy/reports" && cp -r --parents reports/*/metrics.json reports/*/error_by_horizon.csv "$copy" 2>/dev/null || true
 cp -r medlab "$copy"
 find "$copy/medlab" -name '*.py' ! -name '__init__.py' -delete # a module whose notebook is gone must not survive
 (

@@ -89,8 +89,9 @@ def test_the_notebook_runs_from_top_to_bottom_without_a_browser(files, tmp_path)
     assert out.stat().st_size < 1_000_000
 
 
-def test_the_notebook_in_the_repository_holds_no_data():
-    cells = json.loads(NOTEBOOK.read_text())
+@pytest.mark.parametrize("study_name", ["glucose", "risk"])
+def test_the_notebook_in_the_repository_holds_no_data(study_name):
+    cells = json.loads(NOTEBOOK.with_stem(study_name).read_text())
     assert not any(c.get("outputs") for c in cells["cells"]) and "widgets" not in cells["metadata"]
     assert any("skip_exec: true" in "".join(c["source"]) for c in cells["cells"])
 
@@ -217,3 +218,141 @@ def test_seconds_and_a_method_that_says_nothing_about_somebody():
     shown.controls["model"].value = "persistence"
     shown.controls["subject"].value = "SECRET-0"
     assert "no forecasts" in shown.words.value
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    "Eighty invented patients, predictions that are the oracle's with an error, and no bundle."
+    from scipy.special import expit, logit
+
+    from medlab.studies.risk import simulate
+    from medlab.studies.risk.study import study as risk
+
+    folder = tmp_path_factory.mktemp("risk")
+    simulate.simulate(folder / "data", 80)
+    raw = pd.read_parquet(folder / "data" / "patient_years")
+    truth = pd.read_parquet(folder / "data" / "oracle")
+    known = raw["target"].notna().to_numpy()
+    raw, truth = raw[known], truth[known]
+    error = np.random.default_rng(0).normal(0, 0.3, len(raw))
+    said = {
+        "ensemble": expit(logit(truth["probability"]) + error),
+        "oracle": truth["probability"],
+        "prevalence": 0.07,
+    }
+    shared = {
+        "split": "test", "subject": raw["patient_id"], "time": pd.to_datetime(raw["year"].astype(str) + "-12-31"), "target": "diagnosis",
+        "horizon": 1.0, "y": raw["target"].astype(float), "lo": np.nan, "hi": np.nan,
+    }  # fmt: skip
+    table = pd.concat([pd.DataFrame(shared | {"model": name, "yhat": p}) for name, p in said.items()])
+    (folder / "artifacts").mkdir()
+    predictions.write(folder / "artifacts" / "predictions.parquet", table, risk, 0.9)
+    return folder
+
+
+class Pressure:
+    "A bundle that thinks of nothing but this year's systolic pressure, and of 200 mmHg where there is none."
+
+    def features(self, rows):
+        return rows[["systolic_bp"]]
+
+    def score(self, x):
+        return pd.DataFrame({"probability": x["systolic_bp"].fillna(200.0) / 400})
+
+
+@pytest.fixture
+def patients(cohort):
+    from dataclasses import replace
+
+    from medlab.studies.risk.explore import load
+
+    return replace(load(cohort / "artifacts", cohort / "data"), scorer=Pressure())
+
+
+def test_risk_the_notebook_runs_from_top_to_bottom_without_a_browser_and_a_bundle(cohort, tmp_path):
+    papermill = pytest.importorskip("papermill")
+    out = tmp_path / "out.ipynb"
+    where = {"artifacts": str(cohort / "artifacts"), "data": str(cohort / "data")}
+    notebook = NOTEBOOK.with_stem("risk")
+    papermill.execute_notebook(
+        str(notebook), str(out), where, cwd=str(ROOT), kernel_name="python3", progress_bar=False
+    )
+    cells = [c for c in json.loads(out.read_text())["cells"] if c["cell_type"] == "code"]
+    assert all(o.get("output_type") != "error" for c in cells for o in c["outputs"])
+    told = json.dumps([c["outputs"] for c in cells])
+    assert "the law says" in told and "P0000" not in told
+
+
+def test_risk_without_the_pipelines_files_it_says_what_to_run(cohort, tmp_path):
+    from medlab.studies.risk.explore import load
+
+    with pytest.raises(
+        FileNotFoundError, match="no artifacts/mine/predictions.parquet and no data/mine. Run `make reports`"
+    ):
+        load(tmp_path / "artifacts" / "mine", tmp_path / "data" / "mine")
+    from medlab.studies.risk import simulate
+
+    simulate.simulate(tmp_path / "others", 30, seed=9)
+    stranger = pd.read_parquet(tmp_path / "others" / "patient_years" / "part-00000.parquet")
+    stranger["patient_id"] = "X" + stranger["patient_id"]
+    stranger.to_csv(tmp_path / "others.csv", index=False)
+    with pytest.raises(ValueError, match="not in these data"):
+        load(cohort / "artifacts", tmp_path / "others.csv")
+
+
+def test_risk_only_what_was_known_at_the_time_is_shown(patients):
+    from medlab.studies.risk.explore import View, look
+
+    subject = patients.said.groupby("subject").size().idxmax()
+    for year in patients.said.loc[subject].index:
+        seen = look(patients, View(subject, int(year), window=2))
+        assert seen.known.index.max() == year == seen.risks.index.max() == seen.features.index.max()
+        values = seen.known["glucose"].reindex([year - 1, year])
+        assert np.isclose(seen.features.loc[year, "mean_2y"], values.mean(), equal_nan=True)
+    with pytest.raises(KeyError, match="said nothing about"):
+        look(patients, View(subject, 1999))
+
+
+def test_risk_the_settings_have_their_effect(patients):
+    from medlab.studies.risk.explore import COPIES, browse
+
+    shown = browse(patients)
+    control = shown.controls
+    options = [label for label, _ in control["subject"].options]
+    gaps = [float(label.split(": ")[1].split()[0]) for label in options]
+    assert gaps == sorted(gaps, reverse=True) and not any("P00" in label for label in options)
+    subject = patients.said.groupby("subject").size().idxmax()
+    control["subject"].value = subject
+    said = patients.said.loc[subject]
+    assert control["year"].value == (said["yhat"] - said["oracle"]).abs().idxmax()
+    drawn = {line.get_label(): line for line in shown.figure.axes[0].lines}
+    assert np.allclose(drawn["the law"].get_ydata(), 100 * shown.seen.risks["oracle"])
+    control["year"].value = int(said.index.max())
+    assert len(shown.figure.axes[0].lines[0].get_xdata()) == len(said)
+    before = shown.seen.features["value"]
+    control["variable"].value = "systolic_bp"
+    assert not before.equals(shown.seen.features["value"]) and "systolic bp, mmHg" in shown.figure.axes[
+        1
+    ].get_title("left")
+    control["window"].value = 1
+    assert "mean_1y" in shown.seen.features and shown.seen.features["trend_1y"].isna().all()
+    asked = shown.seen.asked
+    assert np.allclose(asked, shown.seen.known["systolic_bp"].fillna(200).iloc[-1] / 400)
+    control["missing"].value = "resource_limited"
+    lost = shown.seen.asked == 0.5  # copies whose pressure is gone
+    assert len(lost) == COPIES and 0 < lost.mean() < 0.3 and set(shown.seen.asked) == {0.5, *asked}
+    assert "resource limited" in shown.words.value and bytes(shown.image.value).startswith(b"\x89PNG")
+
+
+def test_risk_real_patients_have_no_law_and_perhaps_no_bundle(cohort):
+    from medlab.judge.predictions import read
+    from medlab.studies.risk.explore import browse, load, material
+    from medlab.studies.risk.study import study as risk
+
+    table = read(cohort / "artifacts" / "predictions.parquet", risk)
+    rows = load(cohort / "artifacts", cohort / "data").rows
+    shown = browse(material(table[table["model"] != "oracle"], rows))
+    assert "the law" not in shown.words.value and shown.controls["missing"].disabled
+    assert "the law" not in [line.get_label() for line in shown.figure.axes[0].lines]
+    with pytest.raises(ValueError, match="new patients"):
+        material(table[table["split"] == "nowhere"], rows)

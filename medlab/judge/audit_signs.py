@@ -297,4 +297,5 @@ def sweep_reached(evidence: Evidence) -> Finding:
 def _same(a: pd.Series, b: pd.Series) -> np.ndarray:
     "Equal, numbers up to rounding."
     left, right = (pd.to_numeric(s, errors="coerce").to_numpy(float) for s in (a, b))
-    return np.isclose(left, right, rtol=1e-9) | (a.astype(str) == b.astype(str)).to_numpy()
+    same = np.isclose(left, right, rtol=1e-9) | (a.astype(str) == b.astype(str)).to_numpy()
+    return same | (a.isna() & b.isna()).to_numpy()  # a setting of another algorithm

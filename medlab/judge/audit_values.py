@@ -169,7 +169,7 @@ def _stretches(evidence: Evidence) -> tuple[dict[str, np.ndarray], int]:
             series
         )  # examples of overlapping windows resemble each other even where the readings don't
         for name, value in _numbers(table, [c for c in table if str(c).startswith("x_")]).items():
-            if most > 2 and not raw and not clock(name):
+            if most > 2 and not raw and not clock(name) and name not in evidence.over_time:
                 grid = np.full((min(who.max() + 1, 300), min(most, 100)), np.nan)
                 grid[who[keep], place[keep]] = value[keep]
                 series[name] = grid

@@ -64,6 +64,9 @@ class Evidence:
     shares_subjects: bool = (
         False  # the same people are in all splits by design (forecasting one's own future)
     )
+    over_time: tuple[
+        str, ...
+    ] = ()  # columns of `examples` made of several rows of a patient, as a mean over three years
     is_series: bool = True  # whether the study claims that rows of a patient follow each other in time
     reasons: dict[str, str] = field(
         default_factory=dict

@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 import yaml
@@ -156,6 +157,18 @@ def _failure(name: str, notebook: Path, kept: Path, error) -> str:
     )
 
 
+def _withdrawn(study: str, values: dict, error: str) -> str:
+    "After a failed leakage audit the report of an earlier run must not go on standing there; what was done, in words."
+    if error != "LeakError":
+        return ""
+    from medlab.tell.withdrawn import withdraw
+
+    about = import_module(f"medlab.studies.{study}.study").study
+    pages = withdraw(about, root() / values.get("reports", f"reports/{study}"), tuple(section("studies")))
+    names = ", ".join(str(page.relative_to(root())) for page in pages if page.is_relative_to(root()))
+    return f"  withdrawn: a notice now stands in the place of the earlier report ({names})\n" if names else ""
+
+
 @contextmanager
 def _own_folder(study: str, stage: str):
     "Folders of this run alone, gone afterwards: two runs of a stage must not meet. Sockets need a short path."
@@ -214,7 +227,8 @@ def run(
                 kernel_manager_class=LocalKernel, log_output=False,
             )  # fmt: skip
         except PapermillExecutionError as error:
-            raise StageError(_failure(name, notebook, _keep(working, study, stage), error)) from None
+            said = _failure(name, notebook, _keep(working, study, stage), error)
+            raise StageError(said + _withdrawn(study, values, error.ename)) from None
         except DeadKernelError:
             kept = _keep(working, study, stage).relative_to(root())
             raise StageError(

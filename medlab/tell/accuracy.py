@@ -19,7 +19,7 @@ from .measures import capital, cast, digits, measured
 from .page import Details, Foreign, Section, figure, mix
 from .reference import gained
 from .tables import interval, number, percent
-from .words import LEADS, METRICS, ahead, called, people, say
+from .words import LEADS, METRICS, NOT_SIMPLE, ahead, called, people, say
 
 # %% ../../nbs/4_tell/36_accuracy.ipynb #cell-004
 def _about(n: float) -> str:
@@ -133,7 +133,7 @@ def _gain(study: Study, metrics, differences) -> list[str]:
         return said
     rows = differences[(differences["horizon"] == lead) & (differences["target"].astype(str) == target.name)]
     rows = rows[
-        ~rows["other"].isin(["oracle", study.reference]) & (rows["metric"] == f"{leads.error}_difference")
+        ~rows["other"].isin([*NOT_SIMPLE, study.reference]) & (rows["metric"] == f"{leads.error}_difference")
     ]
     rows = rows[rows["value"].notna()]
     if len(rows):

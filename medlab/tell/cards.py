@@ -13,7 +13,19 @@ from .language import plain, t, whole
 from .page import Card, Numbers
 from .reference import alone, key_horizons, lead_row, skill_row
 from .tables import MISSING, interval, number, percent
-from .words import DIGITS, LEADS, METRICS, ahead, called, listed, people, pick, say, where
+from medlab.tell.words import (
+    DIGITS,
+    LEADS,
+    METRICS,
+    NOT_SIMPLE,
+    ahead,
+    called,
+    listed,
+    people,
+    pick,
+    say,
+    where,
+)
 
 # %% ../../nbs/4_tell/36_cards.ipynb #cell-004
 def _close_enough(target: Target) -> str:
@@ -107,7 +119,9 @@ def _against(study: Study, metrics: pd.DataFrame, row) -> Card | None:
     if versus is None:
         return None
     every = pick(metrics, study, metric, group="all", horizon=last)
-    simple = every[~every["model"].isin([study.primary, study.reference, "oracle"]) & every["value"].notna()]
+    simple = every[
+        ~every["model"].isin([study.primary, study.reference, *NOT_SIMPLE]) & every["value"].notna()
+    ]
     text = (
         [t("With {method} it is {error}.", method=method, error=say(versus, study))]
         if skill is not None
@@ -149,7 +163,7 @@ def _for_whom(study: Study, metrics: pd.DataFrame, per_subject: pd.DataFrame, ro
     parts = parts[(parts["group"] != "all") & parts["value"].notna()]
     parts = parts[~parts["group"].astype(str).str.partition("=")[0].isin(by_truth)] if len(parts) else parts
     own = pd.DataFrame()
-    if metric in per_subject:
+    if metric in per_subject and study.kind == "regression":  # one outcome of one person is no error rate
         own = per_subject[
             (per_subject["model"].astype(str) == study.primary) & (per_subject["horizon"] == last)
         ]

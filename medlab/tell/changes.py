@@ -315,7 +315,7 @@ def section(
                 )
                 for word, row, there in lines
             ]
-            heads = [t("concern"), t("test"), t("{unit} ahead", unit=study.horizon_unit), t("group")]
+            heads = [t("concern"), t("test"), t("{unit} ahead", unit=t(study.horizon_unit)), t("group")]
             made.append(
                 tables.html(
                     pd.DataFrame(shown, columns=heads), t("Concerns that are new, and concerns that are gone")

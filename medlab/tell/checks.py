@@ -41,7 +41,7 @@ def _test_table(
     if len(study.targets) > 1:
         frame[t("target")] = [t(study.target(str(row["target"])).label) for row in kept]
     if study.horizons != (0.0,) and study.horizons != (0,):
-        frame[t("{unit} ahead", unit=study.horizon_unit)] = [plain(row["horizon"]) for row in kept]
+        frame[t("{unit} ahead", unit=t(study.horizon_unit))] = [plain(row["horizon"]) for row in kept]
     if full or (rows["group"] != "all").any():
         named = [": ".join(group_name(scrub(str(row["group"]), names))).removesuffix(": ") for row in kept]
         frame[t("group")] = [

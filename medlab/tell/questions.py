@@ -6,7 +6,9 @@
 __all__ = ['TESTS', 'CHECKS', 'plain_test']
 
 # %% ../../nbs/4_tell/06_questions.ipynb #cell-002
-from .language import t
+import re
+
+from .language import localise, t
 
 TESTS = {  # of `judge.residuals`
     "bias": "bias",
@@ -91,5 +93,7 @@ def plain_test(
         if test.endswith(end):
             name = test.removesuffix(end)
             words = t(TESTS[name]) if name in TESTS else name.replace("_", " ")
+            if found := re.fullmatch(r"net_benefit_([\d.]+)", name):
+                words = t("gain from acting from {risk} on", risk=f"{localise(found[1])}\u00a0%")
             return t(text, test=words) if end else words
     return test

@@ -20,10 +20,9 @@ from .findings import audit_key, finding, hide_counts, test_key
 from .language import several, t, whole
 from .page import Details, Foreign, Link, Section, mix
 from .privacy import scrub
-from .reference import key_horizons
-from .tables import interval
+from .reference import amount, key_horizons
 from .verdict import own_tests
-from .words import called, group_name, plain_test
+from .words import NOT_SIMPLE, called, group_name, plain_test
 
 # %% ../../nbs/4_tell/41_recommendations.ipynb #cell-004
 @dataclass(frozen=True)
@@ -203,16 +202,16 @@ def _from_methods(differences: pd.DataFrame | None, study: Study) -> dict:
     lead = differences[differences["horizon"] == key_horizons(study)[-1]]
     for target in study.targets:
         rows = lead[lead["target"] == target.name]
-        gap = lambda row, d=target.decimals + 1: interval(
-            row["value"], row["low"], row["high"], d, row["unit"]
+        gap = lambda row, target=target: amount(
+            tuple(row[c] for c in ("value", "low", "high")), study, target
         )
         oracle = rows[(rows["other"] == "oracle") & (rows["high"] < 0)]
         if len(oracle):
             row = oracle.iloc[0]
-            size = interval(-row["value"], -row["high"], -row["low"], target.decimals + 1, row["unit"])
+            size = amount((-row["value"], -row["high"], -row["low"]), study, target)
             text = t("Its error is below the best that is possible, by {gap}.", gap=size)
             found.setdefault("leaked", (text, link, ""))
-        simple = rows[~rows["other"].isin(["oracle", study.reference]) & (rows["high"] >= 0)]
+        simple = rows[~rows["other"].isin([*NOT_SIMPLE, study.reference]) & (rows["high"] >= 0)]
         if len(simple):
             row = simple.iloc[int(simple["value"].argmax())]
             text = t(

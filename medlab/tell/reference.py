@@ -13,7 +13,19 @@ from ..core.study import Study, Target
 from ..judge.verdicts import MINIMUM_PATIENTS
 from .language import plain, t, whole
 from .tables import interval
-from .words import DIGITS, LEADS, METRICS, ahead, called, listed, people, pick, say, some
+from medlab.tell.words import (
+    DIGITS,
+    LEADS,
+    METRICS,
+    NOT_SIMPLE,
+    ahead,
+    called,
+    listed,
+    people,
+    pick,
+    say,
+    some,
+)
 
 RANK = {"none": 0, "ok": 0, "few": 1, "unclear": 1, "concern": 2}
 Reason = tuple[str, str, str]  # (status, sentences for the list, what the headline says if this decides)
@@ -248,7 +260,9 @@ def against_best(
 ) -> list[Reason]:
     "Is it better than the best simple method, and not better than possible?"
     rows, found = shaped(differences), []
-    rows = rows[~rows["other"].isin(["oracle", study.reference]) & rows["horizon"].isin(key_horizons(study))]
+    rows = rows[
+        ~rows["other"].isin([*NOT_SIMPLE, study.reference]) & rows["horizon"].isin(key_horizons(study))
+    ]
     rows = rows[rows["target"].isin([x.name for x in study.targets]) & rows["value"].notna()]
     for (name, horizon), part in rows.groupby(["target", "horizon"], observed=True):
         row = min((row for _, row in part.iterrows()), key=lambda row: gained(row)[0])

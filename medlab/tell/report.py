@@ -213,7 +213,10 @@ def assemble(
     )
     of_data = model_card.dataset_card(study, manifest, predictions, provenance, stated, smallest=smallest)
     named = rows.assign(subject=rows["subject"].astype(str).map(names))
+    of_chances = chances.sections(study, named, metrics, smallest=smallest)
+    first = of_chances if study.kind == "binary" else ()  # whether risks come true is asked before all else
     parts = [
+        *first,
         accuracy(
             study,
             metrics,
@@ -229,7 +232,7 @@ def assemble(
         worst.section(study, rows, per_subject, names, additions.marks, smallest),
         results.ranges(study, metrics, level),
         results.where_errors_lie(study, own),
-        *chances.sections(study, named, metrics, smallest=smallest),
+        *(() if first else of_chances),
         *additions.sections,
         fans.section(study, whole_own, level, additions.marks),
         diagnostics.section(study, whole_own, smallest),

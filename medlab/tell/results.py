@@ -90,7 +90,10 @@ def for_whom(
         text.append(t("No groups were given, so nothing can be said about them."))
     own = per_subject[(per_subject["horizon"] == lead) & (per_subject["model"].astype(str) == study.primary)]
     here = lambda frame: frame[frame["target"].astype(str) == target.name] if "target" in frame else frame
-    if (n := here(own)["subject"].nunique()) and n >= smallest:
+    n = (
+        here(own)["subject"].nunique() if study.kind == "regression" else 0
+    )  # one outcome of one person is no error rate
+    if n >= max(smallest, 1):
         if (each := figures.by_patient(here(per_subject), study, lead, few=smallest)) is not None:
             drawn.append(figure(each, "error-by-patient"))
             text.append(
