@@ -72,7 +72,7 @@ notebooks: $(READY) ## rerun all library notebooks and store their figures
 
 sample-data: $(READY) ## simulate the sample data again and version them (changes data.dvc)
 	@python -m medlab.studies.glucose.simulate data/glucose && python -m medlab.studies.risk.simulate data/risk --patients 8000 --seed 1 \
-	  && dvc add -q data && dvc push -q
+	  && dvc add -q data && dvc push -q data.dvc
 
 picture: $(READY) ## photograph the report's first screen for the README (needs chromium)
 	@chromium --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking \

@@ -14,7 +14,7 @@ from medlab.judge.evidence import Evidence
 from medlab.learn import boosting, recalibration, sets, thresholds
 from medlab.studies.risk import evidence, forecast, moments, readers
 from medlab.studies.risk.forecast import TWIN, Settings
-from medlab.studies.risk.model import learned_from, load, together, unusual, write
+from medlab.studies.risk.model import learned_from, load, recorded, together, unusual, write
 from medlab.studies.risk.prepare import RATE, features, prepare
 from medlab.studies.risk.prepare import load as load_rows
 from medlab.studies.risk.simulate import simulate
@@ -40,7 +40,7 @@ def built(data, artifacts, settings=SETTINGS):
     risk = mended.apply(pooled)
     limits, threshold = sets.fit(risk, y, who), thresholds.choose("net_benefit", y, risk, n_resamples=20)
     simply, simple = forecast.baselines(train, part)
-    fitted = forecast.recorded(train, names, members, rates, simple, (pooled, risk, y), mended, limits, settings)
+    fitted = recorded(train, names, members, rates, simple, (pooled, risk, y), mended, limits)
     write(
         artifacts / "model", members, weights, names, rates, mended, limits, {"net_benefit": threshold}, "net_benefit",
         learned_from(train, names), forecast.all_trials(found), fitted, {"study": "risk", "parameters": vars(settings)},

@@ -475,3 +475,13 @@ def test_two_dask_workers_of_which_one_is_killed_on_the_way(cohort, reference, t
         cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
     assert (tmp_path / "killed").exists()
     assert same(tmp_path / "prepared", reference[0]) and manifest == reference[1]
+
+
+def test_a_sex_that_is_written_down_later_is_not_known_earlier():
+    "Filled in from a later year it would be an input that looks ahead, and a server could not do the same."
+    rows = pd.DataFrame(
+        {"patient_id": "Ada", "year": [2015, 2016, 2017], "birth_year": 1960, "gender": [None, "F", None]}
+    )
+    kept, _ = stage.settle(raw.normalise(rows)[0])
+    male = stage.features(kept)["x_male"]
+    assert np.isnan(male.iloc[0]) and male.iloc[1] == 0 and np.isnan(male.iloc[2])

@@ -360,6 +360,8 @@ def started(bundle, port, log, *more, **environment):
         except OSError:
             assert server.poll() is None, log.read_text()
             time.sleep(0.1)
+    server.kill()
+    server.wait()
     raise AssertionError("the server did not start")
 
 

@@ -19,8 +19,8 @@ from medlab.serve.guards import Settings
 EXAMPLES = int(
     os.environ.get("MEDLAB_FUZZ_EXAMPLES", "2")
 )  # of each operation; by hand: hundreds, on all addresses
-BODIES = int(os.environ.get("MEDLAB_FUZZ_BODIES", "1500"))
-PHASES = "coverage,fuzzing" if EXAMPLES < 10 else "examples,coverage,fuzzing,stateful"
+BODIES = int(os.environ.get("MEDLAB_FUZZ_BODIES", "1000"))
+PHASES = "fuzzing" if EXAMPLES < 10 else "examples,coverage,fuzzing,stateful"
 SOME = "^/(predict|predict/batch|model/info|health|v2/models/risk/infer|invocations)$"
 KEY = "a key for the tests only"
 

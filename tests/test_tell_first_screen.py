@@ -345,7 +345,7 @@ def test_two_targets_are_named_one_by_one():
 def test_risks_lead_with_the_brier_score_and_need_no_unit():
     (reason,) = against_reference(measured(study=RISK), RISK)
     assert reason[0] == "ok"
-    assert reason[1].startswith("Its Brier score is 15.000 (14.000 to 16.000); 0 is perfect.")
+    assert reason[1].startswith("Its Brier score is 15.0000 (14.0000 to 16.0000); 0 is perfect.")
     assert "less than with the same risk for everybody" in reason[1]
     (reason,) = against_reference(measured(-0.1, study=RISK), RISK)
     assert reason[2] == "Useless as it stands: no better than the same risk for everybody"

@@ -193,6 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
             parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     given = vars(parser.parse_args(arguments))
     settings = {name: given[name] for name in asdict(limits) if name != "api_key"}
+    _logs()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # requests are the parallel part
     try:
         if (

@@ -180,6 +180,7 @@ def _hint(name: str, value) -> str:
     for unit in IN_USE.get(name, ())[1:]:
         if (
             isinstance(value, (int, float))
+            and abs(value) < 1e6
             and low <= float(convert([value], unit, UNITS[name], name)[0]) <= high
         ):
             return f' If it is in {unit}, send {{"value": {value:g}, "unit": "{unit}"}}.'

@@ -164,7 +164,7 @@ def alarms_figure(found: Acting, study: Study) -> Drawn | None:  # None where no
     axes.set_yticks(at, [called(line, study) for line in lines])
     axes.set(xlim=(-max(wide["found"].max(), 0.02 * top) - 0.14 * top, 1.12 * top), xticks=[])
     axes.grid(False)
-    axes.set_title(t("per 100 patient-years: diagnoses found (left), called in vain (right)"))
+    axes.set_title(t("found (left), called in vain (right)"))
     own = wide.loc[study.primary] if study.primary in wide.index else wide.iloc[0]
     said = t("Acting from a risk of {risk} on calls {alarms} of 100 patients a year and finds {found} diagnoses; {missed} are missed.", risk=risk_text(found.threshold), alarms=number(own["alarms"], 1), found=number(own["found"], 1), missed=number(own["missed"], 1))  # fmt: skip
     table = pd.DataFrame([{t("method"): called(line, study), t("diagnoses found"): number(wide.loc[line, "found"], 1), t("called in vain"): number(vain[line], 1)} for line in lines])  # fmt: skip

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIMPLE', 'SETTLED', 'QUICK', 'JUDGED', 'SPACES', 'TWIN', 'Settings', 'baselines', 'oracle', 'long_rows', 'encoded',
-           'choose', 'fitted', 'log_loss', 'objective', 'find', 'all_trials', 'refit', 'record', 'recorded',
-           'exchanged']
+           'choose', 'fitted', 'log_loss', 'objective', 'find', 'all_trials', 'refit', 'exchanged']
 
 # %% ../../../nbs/5_studies/risk/80_forecast.ipynb #cell-002
 from collections.abc import Callable
@@ -21,9 +20,8 @@ from ...core.files import rounded, write_table
 from ...core.seeds import stream
 from ...core.spread import here
 from ...judge.audit_probes import permute_between_subjects
-from ...learn import boosting, imbalance, recalibration, search, selection, sets
+from ...learn import boosting, imbalance, recalibration, search, selection
 from ...shape import encoding
-from ...shape.scaling import rows_digest
 from .model import together
 from .prepare import RATE
 from .study import study
@@ -290,52 +288,6 @@ def refit(
     return {kind: fitted(kind, found[kind].best, train[names], y, settings) for kind in settings.algorithms}
 
 # %% ../../../nbs/5_studies/risk/80_forecast.ipynb #cell-018
-def record(
-    rows: np.ndarray,  # (n, columns) what was fitted on
-    parameters,  # (k,) what came out
-) -> dict:  # n_rows, rows_digest, parameters
-    "For the bundle's fitted.json, see `judge.audit_inputs.fit_scope`."
-    rows = np.asarray(rows, np.float64)
-    return {
-        "n_rows": len(rows),
-        "rows_digest": rows_digest(rows),
-        "parameters": [float(v) for v in parameters],
-    }
-
-
-def recorded(
-    train: pd.DataFrame,  # prepared training rows
-    names: list[str],  # chosen features
-    members: dict[str, boosting.Model],
-    rates: encoding.Encoding,
-    simple: boosting.Model,  # the score of age and sex
-    calibrated: tuple,  # of calibration patients: pooled risks, recalibrated risks, outcomes
-    mended: recalibration.Recalibration,
-    limits: sets.Sets,
-    settings: Settings,
-) -> dict[str, dict]:  # name -> record
-    "Everything that was fitted beside the trees."
-    y, (pooled, risk, late), kinds = train["y"].to_numpy(), calibrated, sorted(rates.rates)
-    code = np.searchsorted(kinds, train["by_diagnosis"].astype(str))
-    found = {
-        "rates of diagnoses": record(
-            np.column_stack([code, y]), [rates.prior, *(rates.rates[k] for k in kinds)]
-        ),
-        "age and sex": record(
-            np.column_stack([train[SIMPLE], y]), [*simple.native["coefficients"], simple.native["intercept"]]
-        ),
-        "conformal sets": record(np.column_stack([risk, late]).round(9), [limits.yes_from, limits.no_to]),
-    }
-    if mended.pairs:
-        found["recalibration"] = record(
-            np.column_stack([pooled, late]).round(9), [mended.intercept, mended.slope]
-        )
-    if "logistic" in members and settings.imbalance != "smote":
-        own = members["logistic"].native
-        found["medians and scales"] = record(train[names], [*own["median"], *own["mean"], *own["scale"]])
-    return found
-
-# %% ../../../nbs/5_studies/risk/80_forecast.ipynb #cell-020
 TWIN = {
     "algorithms": ("lightgbm", "logistic"),
     "trials": 2,

@@ -178,7 +178,7 @@ def reason(
     value, low, high = (found[f"observed_expected{e}"].iloc[0] for e in ("", "_low", "_high"))
     said = interval(value, low, high, 2)
     status = "concern" if high < 0.8 or low > 1.25 else "ok" if low >= 0.8 and high <= 1.25 else "unclear"
-    texts = {"ok": "Its risks are right on average: {n} diagnoses came per one expected.", "unclear": "Whether its risks are right on average stays open: {n} diagnoses came per one expected.", "concern": "Its risks are wrong on average: {n} diagnoses came per one expected."}  # fmt: skip
+    texts = {"ok": "Its risks are right on average: {n} diagnoses came per one expected.", "unclear": "Whether its risks are close enough to right on average stays open: {n} diagnoses came per one expected.", "concern": "Its risks are wrong on average: {n} diagnoses came per one expected."}  # fmt: skip
     heads = {
         "ok": "",
         "unclear": "whether its risks are right stays open",

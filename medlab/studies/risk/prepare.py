@@ -91,7 +91,9 @@ def settle(
             name,
             f"patient set aside: {name} is not the same in all rows",
         )
-    first = by_patient[["gender", *raw.LABELS[1:]]].transform("first")
+    first = by_patient[list(raw.LABELS[1:])].transform(
+        "first"
+    )  # of the outcome only: inputs know no later year
     rows = rows.assign(**{name: first[name].astype(rows[name].dtype) for name in first})
     refuse(rows["year"] >= rows["diagnosis_year"], "diagnosis_year", "already diagnosed in that year")
     wrong = (rows["target"] == 0) & (rows["diagnosis_year"] == rows["year"] + 1)
