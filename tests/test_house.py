@@ -115,7 +115,7 @@ def test_importing_medlab_is_light():
     assert loaded(light, ("torch", "tensorflow", "matplotlib")) == []
 
 
-@pytest.mark.parametrize("floor_name", ["core", "shape", "judge", "tell", "studies", "run"])
+@pytest.mark.parametrize("floor_name", ["core", "shape", "judge", "tell", "studies", "run", "serve"])
 def test_only_learning_loads_torch(floor_name):
     "What judges and tells must run on a machine without torch's weight in memory."
     modules = [

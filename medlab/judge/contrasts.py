@@ -15,6 +15,7 @@ from scipy.special import ndtr, stdtr, stdtrit
 from scipy.stats import rankdata
 
 from .engines import Result
+from .risks import effective_patients
 from .verdicts import Cell
 
 # %% ../../nbs/2_judge/65_contrasts.ipynb #cell-005
@@ -89,9 +90,12 @@ def contributions(
 def sides(
     table: np.ndarray,  # (n_subjects, n_levels, 2) from `contributions`
     which: int,  # level
+    by_rows: bool = False,  # a patient counts as often as he has rows, for risks
 ) -> tuple[np.ndarray, np.ndarray]:  # (n_subjects, 2) each: 1 for a patient who has rows there, and his mean
-    "One level, and all the others together, every patient with the same weight."
+    "One level, and all the others together, every patient with the same weight, or every row."
     both = table[:, which], np.delete(table, which, axis=1).sum(axis=1)
+    if by_rows:
+        return both
     inside, outside = (np.column_stack([x[:, 0] > 0, x[:, 1] / np.maximum(x[:, 0], 1)]) for x in both)
     return inside, outside
 
@@ -113,7 +117,7 @@ def contrast(
         estimate = value(*everyone)
         moved = value(everyone[0] - inside, everyone[1] - outside) - estimate
     se = float(np.sqrt((moved**2).sum() * (n - 1) / n))
-    df = int(min((inside[:, 0] > 0).sum(), (outside[:, 0] > 0).sum())) - 1
+    df = min(effective_patients(inside[:, 0]), effective_patients(outside[:, 0])) - 1
     size = 1.0 if ratio else np.abs(inside[:, 1]).sum() / max(everyone[0][0], 1)
     if not (df >= 1 and np.isfinite(se) and se > 1e-12 * size):
         return Result(float(estimate), *[np.nan] * 6)

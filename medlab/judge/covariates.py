@@ -133,6 +133,11 @@ def _of_group(cell: Cell, rows: list[dict], outcome: np.ndarray, here: np.ndarra
     return [one | {name: getattr(own, name) for name in names} for one in rows]
 
 
+def _heads(side: np.ndarray) -> int:
+    "Patients with rows on a side."
+    return int((side[:, 0] > 0).sum())
+
+
 def _obstacle(cell: Cell, part: Slice, which: int | None, both, events=None) -> str:
     "Why a column or a level cannot be judged; empty where it can. `both` and `events` are sides of the outcome and of y."
     label = part.name.removeprefix("by_").replace("_", " ")
@@ -141,17 +146,14 @@ def _obstacle(cell: Cell, part: Slice, which: int | None, both, events=None) -> 
             return f"{label} is {part.levels[0]} in all rows"
         return f"{label} has {len(part.levels)} values, cut it into at most {MOST_LEVELS}"
     for k, where in enumerate(("there", "on the other side")):
-        n = int(both[k][:, 0].sum())
+        n = _heads(both[k])
         if n < FEWEST:
             return (
                 f"{people(n, cell.study)} {'is' if n == 1 else 'are'} {where}, at least {FEWEST} are needed"
             )
         if events is not None:
-            present, share = events[k].T
-            counted = {
-                "had the event": present * (share > 0),
-                "were ever without the event": present * (share < 1),
-            }
+            rows, ill = events[k].T
+            counted = {"had the event": ill > 0, "were ever without the event": ill < rows}
             for words, some in counted.items():
                 if some.sum() < FEWEST:
                     return f"only {some.sum():.0f} of {people(n, cell.study)} {where} {words}, at least {FEWEST} are needed"
@@ -173,15 +175,19 @@ def _names(part: Slice, which: int) -> tuple[str, str]:
 def covariates(cell: Cell) -> list[dict]:
     "R9 and C8: are errors larger, or on one side, for some patients or in some situations?"
     parts, questions, tables, why = slices_of(cell), _questions(cell), {}, {}
+    risk = cell.study.kind == "binary"  # a promise about rows
     for part in parts:
         sums = [contributions(cell, part, x) for x in (*(q[1] for q in questions), cell.y) if part.compared]
         for which in part.compared or [None]:
-            both = [sides(table, which) for table in sums]
-            events = both[-1] if cell.study.kind == "binary" and both else None
+            both = [sides(table, which, risk) for table in sums]
+            events = both[-1] if risk and both else None
             tables[part.name, which] = both[:-1]
             why[part.name, which] = _obstacle(cell, part, which, both[0] if both else None, events)
     scores = np.stack([cell.means(one[1]) for one in questions], axis=1)
-    permuted = _permuted(cell, parts, scores, np.ones(cell.n_subjects, bool), why)
+    permuted = {} if risk else _permuted(cell, parts, scores, np.ones(cell.n_subjects, bool), why)
+    whose = "over all predictions" if risk else f"in the average {cell.study.subject_label}"
+    method = "patients' means on each side, jackknife over patients, CR3"
+    method = "means of rows on each side, jackknife over patients" if risk else method
     classic, rows = _classic(cell, questions), []
     for part in parts:
         for which in part.compared or [None]:
@@ -194,11 +200,11 @@ def covariates(cell: Cell) -> list[dict]:
                     found = contrast(*both[k], ratio, cell.level)
                     if p is not None:
                         found = replace(found, p=p[0][k])
-                    counted = [people(int(side[:, 0].sum()), cell.study) for side in both[k]]
+                    counted = [people(_heads(side), cell.study) for side in both[k]]
                     means = [side[:, 1].sum() / side[:, 0].sum() for side in both[k]]
                     amounts = [_amount(mean, digits, unit, what) for mean in means]
                     here, there = _names(part, which)
-                    finding = f"{here} ({counted[0]}) {what} {amounts[0]} in the average {cell.study.subject_label}{cell.ahead}, "
+                    finding = f"{here} ({counted[0]}) {what} {amounts[0]} {whose}{cell.ahead}, "
                     finding += f"{there} ({counted[1]}) {amounts[1]}: "
                     low, high = np.exp([found.low, found.high]) if ratio else (found.low, found.high)
                     times = f"{number(np.exp(found.estimate), 2)} times" if ratio else ""
@@ -206,14 +212,14 @@ def covariates(cell: Cell) -> list[dict]:
                     finding += _interval(cell, low, high, 2 if ratio else digits, "" if ratio else unit)
                 size = f"{limit.tolerance:g} times" if ratio else f"{number(limit.tolerance, digits)} {unit}"
                 bound = f"the {size} accepted by convention"
-                if test == "covariate_bias" and cell.study.kind != "binary":
+                if test == "covariate_bias" and not risk:
                     bound = f"the {size} that would matter"
                 one = _row(
                     inside, test, "covariates", found, ratio,
                     BETTER_TOO if ratio and len(part.levels) == 2 else limit, unit, outcome, about, finding,
                     {"ok": f"; that is within {bound}", "concern": f"; that is beyond {bound}", "unclear": f"; whether that is within {bound} stays open"},
-                    "permutation of patients' labels" if part.of_patients else "patients' means on each side, jackknife over patients, CR3",
-                    f"medlab.judge.{'permutation.label_permutation' if part.of_patients else 'contrasts.contrast'}",
+                    "permutation of patients' labels" if part.of_patients and not risk else method,
+                    f"medlab.judge.{'permutation.label_permutation' if part.of_patients and not risk else 'contrasts.contrast'}",
                     reason or "the errors hardly vary",
                 )  # fmt: skip
                 made.append(_adjusted(one, None if p is None else [x[k] for x in p]))
@@ -264,7 +270,7 @@ def _classic(cell: Cell, questions: list[tuple]):
 
     return compare
 
-# %% ../../nbs/2_judge/66_covariates.ipynb #cell-015
+# %% ../../nbs/2_judge/66_covariates.ipynb #cell-021
 ROWS_FOR_SPREAD = 5  # of a patient
 
 
@@ -309,7 +315,7 @@ def spread_between(cell: Cell) -> list[dict]:
         for which in part.compared:
             inside = replace(cell, group=f"{part.name}={part.levels[which]}")
             both, reason, p = (x.get((part.name, which)) for x in (tables, why, permuted))
-            counts, group = [int(side[:, 0].sum()) for side in both], part.code == which
+            counts, group = [_heads(side) for side in both], part.code == which
             found, finding = NOTHING, ""
             if not reason:
                 found = replace(contrast(*both, False, cell.level), p=p[0])

@@ -9,6 +9,8 @@ __all__ = ['MONTH', 'GROWTH', 'PER_QUARTER', 'SOURCE', 'span_text', 'enter_over_
 import numpy as np
 
 from ..core.seeds import stream
+from .bootstrap import subject_sums
+from .contrasts import contrast
 from .engines import NOTHING, Result, cluster_regression
 from .permutation import label_permutation
 from .risks import risk_limit, too_few_events
@@ -53,6 +55,9 @@ def enter_over_time(
     middle = cell.means(time)
     if middle.var() <= cell.means((time - middle[cell.subject]) ** 2).mean():
         return None  # most of the differences in time lie within patients
+    if cell.study.kind == "binary":  # the middle of a record that ends with the event would tell of the event
+        middle = np.ones(cell.n_subjects)
+        np.minimum.at(middle, cell.subject, time)
     low, high = np.quantile(middle, [0.25, 0.75])
     early, late = middle <= low, middle >= high
     if low >= high or min(early.sum(), late.sum()) < PER_QUARTER:
@@ -64,7 +69,7 @@ def _questions(cell: Cell):
     "Test, (n_rows,) outcome, its unit, digits, harmless growth of it, lower end, source, what it is, and a remark on its sign."
     target, size, who = cell.target, np.abs(cell.residual), f"in the average {cell.study.subject_label}"
     if cell.study.kind == "binary":
-        limit, what = risk_limit(cell.y), f"predicted minus observed risk {who}"
+        limit, what = risk_limit(cell.y), "predicted minus observed risk"
         ends = limit.tolerance, limit.lower, limit.source
         return [("drift_bias", 100 * cell.residual, "percentage points", 1 + (ends[0] < 1), *ends, what, "")]
     shared, margin = (target.unit, target.decimals + 1), target.bias_tolerance
@@ -141,6 +146,7 @@ def _line(cell: Cell, test, outcome, unit, digits, margin, lower, source, what, 
         position = (cell.time - cell.time.min()) / (span * scale)  # a slope on it is a change per period
         position -= position.mean()
         weight = 1 / np.sqrt(np.bincount(cell.subject)[cell.subject])  # patients count alike
+        weight = np.ones(len(weight)) if cell.study.kind == "binary" else weight  # rows of a risk do
         design = np.column_stack([weight, weight * position])
         found = cluster_regression(design, weight * outcome, cell.subject).test(1, cell.level)
         reason = "the change has no spread between patients"
@@ -159,7 +165,7 @@ def _line(cell: Cell, test, outcome, unit, digits, margin, lower, source, what, 
         (
             test,
             found,
-            "regression on time, patients weighing alike, CR3 over patients",
+            f"regression on time, {'rows' if cell.study.kind == 'binary' else 'patients'} weighing alike, CR3 over patients",
             "medlab.judge.engines.cluster_regression",
             False,
         ),
@@ -179,16 +185,37 @@ def _newest(cell: Cell, late: np.ndarray, outcome, unit, digits, margin, lower, 
     "The last quarter of patients against the first."
     from scipy.stats import ttest_ind
 
-    mean, found, finding = cell.means(outcome), NOTHING, ""
+    mean, found, finding, how = cell.means(outcome), NOTHING, "", "permutation.label_permutation"
     first, last, reason = mean[late == 0], mean[late == 1], _too_few(cell, late)
+    risk, method = (
+        cell.study.kind == "binary",
+        "permutation of patients between the first and the last quarter",
+    )
+    if risk:
+        how, method = (
+            "contrasts.contrast",
+            "means of rows of the first and the last quarter, jackknife over patients",
+        )
     if not reason and np.ptp(mean[~np.isnan(late)]) > 1e-9 * np.abs([cell.y, cell.yhat]).max():
-        rng = stream(cell.seed, "drift patients", cell.target.name, cell.horizon)
-        p = label_permutation(mean, late[:, None], rng, cell.n_resamples)[1][0]
-        welch = ttest_ind(last, first, equal_var=False)
-        low, high = welch.confidence_interval(cell.level)
-        gap = last.mean() - first.mean()
-        found = Result(gap, low, high, gap / welch.statistic if gap else np.nan, welch.statistic, welch.df, p)
-        here, there = (number(part.mean(), digits) for part in (last, first))
+        if risk:
+            each = subject_sums(np.stack([np.ones(len(outcome)), outcome], axis=1), cell.subject, len(mean))
+            halves = each * (late == 1)[:, None], each * (late == 0)[:, None]
+            taking_part = ~np.isnan(late)
+            found = contrast(*(half[taking_part] for half in halves), level=cell.level)
+            gap, low, high = found.estimate, found.low, found.high
+            levels = [half[:, 1].sum() / half[:, 0].sum() for half in halves]
+        else:
+            rng = stream(cell.seed, "drift patients", cell.target.name, cell.horizon)
+            p = label_permutation(mean, late[:, None], rng, cell.n_resamples)[1][0]
+            welch = ttest_ind(last, first, equal_var=False)
+            low, high = welch.confidence_interval(cell.level)
+            gap = last.mean() - first.mean()
+            se = gap / welch.statistic if gap else np.nan
+            found, levels = (
+                Result(gap, low, high, se, welch.statistic, welch.df, p),
+                (last.mean(), first.mean()),
+            )
+        here, there = (number(part, digits) for part in levels)
         finding = f"In the last {people(len(last), cell.study)} to enter {what}{cell.ahead}{cell.where}{sign} is {here} {unit}, in the first "
         change = interval_text(cell, low, high, digits, unit).rpartition(", ")[0]
         finding += f"{len(first)} it was {there}: a change of {_signed(gap, digits)} {unit}{change})"
@@ -196,7 +223,7 @@ def _newest(cell: Cell, late: np.ndarray, outcome, unit, digits, margin, lower, 
     return row(
         cell, "drift_patients", "drift", found, (found.estimate, found.low, found.high, unit),
         Limit(margin, source, lower, margin), outcome, "whether the newest patients fare worse", finding, ends,
-        "permutation of patients between the first and the last quarter", "medlab.judge.permutation.label_permutation",
+        method, f"medlab.judge.{how}",
         reason=reason or "their errors do not vary", minimum=_least(cell),
     )  # fmt: skip
 

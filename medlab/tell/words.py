@@ -61,7 +61,7 @@ METRICS = {  # metric: what it is called, which direction is good
     "log_loss": ("log loss", "low"),
     "calibration_slope": ("calibration slope (below 1: too extreme)", "one"),
     "calibration_in_the_large": ("average risk minus what happened", "zero"),
-    "observed_expected": ("what happened, per one expected", "one"),
+    "observed_expected": ("events per one predicted", "one"),
 }
 SHARES = {  # shown in percent
     "within_tolerance",
@@ -81,6 +81,7 @@ class Lead:
     "The measures that a report of one kind of study leads with."
 
     error: str  # how good or bad in itself
+    groups: str  # by which groups are compared; it must not grow with how common the outcome is
     skill: str  # the part of it that is saved against the study's reference; empty: compare the errors
     close: str  # share of single predictions that are usable
     asks: str  # the question that `error` answers
@@ -91,6 +92,7 @@ class Lead:
 LEADS = {  # by kind of study
     "regression": Lead(
         "mae",
+        "mae",
         "skill",
         "within_tolerance",
         "How far off is it, typically?",
@@ -99,6 +101,7 @@ LEADS = {  # by kind of study
     ),
     "binary": Lead(
         "brier",
+        "observed_expected",
         "skill",
         "",
         "How good are its risks?",
@@ -106,6 +109,7 @@ LEADS = {  # by kind of study
         "{about}: its Brier score is {value}; 0 is perfect.",
     ),
     "score": Lead(
+        "auroc",
         "auroc",
         "",
         "",
