@@ -58,7 +58,7 @@ tensorboard: $(READY) ## look at learning curves
 	@tensorboard --logdir logs
 
 mlflow: $(READY) ## look at runs and registered models (MLFLOW_TRACKING_URI, or the store of this folder)
-	@mkdir -p .medlab/mlflow && mlflow server --host $(MLFLOW_HOST) --port $(MLFLOW_PORT) \
+	@mkdir -p .medlab/mlflow && MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --workers 1 --host $(MLFLOW_HOST) --port $(MLFLOW_PORT) \
 	  --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/.medlab/mlflow/mlflow.db}" --artifacts-destination $(CURDIR)/.medlab/mlflow/artifacts
 
 serve: $(READY) ## answer requests with the studies' models on http://127.0.0.1:8000 (HOST=, PORT=, WORKERS=)

@@ -177,15 +177,25 @@ def test_small_groups_are_not_searched():
         slices.candidates(one, depth=3)
 
 
-def test_probabilities_are_scored_by_brier():
+def test_groups_of_risks_are_compared_by_observed_over_expected_events():
     rng = stream(0, "binary")
     study = replace(STUDY, kind="binary")
     p = rng.uniform(0.1, 0.9, (40, 5))
     y = (rng.uniform(size=p.shape) < p).astype(float)
     group = np.repeat(rng.choice(["a", "b"], 40), 5)
     one = replace(cell(p - y, {"by_g": group}, study), y=y.ravel(), yhat=p.ravel())
-    np.testing.assert_allclose(slices.losses(one), (y - p).ravel() ** 2)
-    assert slices.discovered(one)[0]["verdict"] in ("ok", "unclear")
+    table, a = slices.discover(one, n_resamples=199), group == "a"
+    assert len(table) == 1  # the rest of a group is no second question
+    inside, outside = (one.y[g].sum() / one.yhat[g].sum() for g in (a, ~a))
+    assert table["loss_inside"][0] == pytest.approx(inside) and table["loss_outside"][0] == pytest.approx(
+        outside
+    )
+    assert table["ratio"][0] == pytest.approx(inside / outside)
+    (line,) = slices.discovered(one)
+    assert line["verdict"] in ("ok", "unclear") and line["test"] == "slice_calibration"
+    assert "times as often as predicted" in line["sentence"]
+    score = replace(one, study=replace(study, kind="score"))
+    assert slices.discover(score).empty  # a score has an order, and no errors
 
 
 def test_columns_that_the_truth_cuts_are_not_searched():

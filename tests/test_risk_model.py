@@ -1,12 +1,13 @@
 "The risk model: one scorer for judging and serving, features that can't look ahead, a pipeline that finds nothing in nothing."
 
 import gzip
+import json
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from medlab.core.files import read_json
+from medlab.core.files import read_json, rounded
 from medlab.core.seeds import stream
 from medlab.judge import audit, predictions
 from medlab.judge.audit_probes import association
@@ -48,8 +49,14 @@ def built(data, artifacts, settings=SETTINGS):
     scorer, tables = load(artifacts / "model"), []
     for split in ("calibration", "test", "next_year"):
         answer = scorer.score(part[split])
-        said = {"ensemble": answer["probability"], **{kind: answer[kind] for kind in members}, **simply[split]}
-        tables.append(forecast.long_rows(part[split], said | {"oracle": forecast.oracle(part[split], data)}, split))
+        said = {
+            "ensemble": answer["probability"],
+            **{kind: answer[kind] for kind in members},
+            **simply[split],
+        }
+        tables.append(
+            forecast.long_rows(part[split], said | {"oracle": forecast.oracle(part[split], data)}, split)
+        )
     predictions.write(artifacts / "predictions.parquet", pd.concat(tables, ignore_index=True), study, 0.9)
 
 
@@ -74,7 +81,9 @@ def test_raw_rows_scored_as_a_server_would_are_the_judged_predictions(cohort, pr
     rows = readers.read(data)[0]
     served = scorer.score(scorer.features(rows)).assign(subject=rows["patient_id"], year=rows["year"])
     judged = predictions.read(artifacts / "predictions.parquet", study)
-    judged = judged[judged["model"] == "ensemble"].assign(year=lambda t: t["time"].dt.year, subject=lambda t: t["subject"].astype(str))
+    judged = judged[judged["model"] == "ensemble"].assign(
+        year=lambda t: t["time"].dt.year, subject=lambda t: t["subject"].astype(str)
+    )
     both = judged.merge(served, on=["subject", "year"])
     assert len(both) == len(judged) > 300
     assert np.abs(both["yhat"] - both["probability"]).max() < 1e-9
@@ -88,7 +97,10 @@ def test_no_row_sees_another_and_a_history_in_any_order_gives_the_same(cohort):
     mixed = rows.iloc[stream(0, "mixed").permutation(len(rows))]
     assert scorer.score(scorer.features(mixed)).loc[whole.index].equals(whole)
     one = rows[rows["patient_id"] == rows["patient_id"].iloc[0]]
-    assert np.abs(scorer.score(scorer.features(one))["probability"] - whole.loc[one.index, "probability"]).max() < 1e-12
+    assert (
+        np.abs(scorer.score(scorer.features(one))["probability"] - whole.loc[one.index, "probability"]).max()
+        < 1e-12
+    )
 
 
 def test_the_scorer_refuses_what_it_cannot_answer_and_warns_about_what_it_has_not_seen(cohort):
@@ -118,6 +130,11 @@ def test_ranges_are_those_of_training_and_far_means_far():
     apart["x_systolic_bp"], apart["x_diastolic_bp"] = 1.0, -1.0  # each ordinary for itself
     assert unusual(ordinary, reference) == [[]] and "combination" in unusual(apart, reference)[0][0]
     assert sum(map(len, unusual(x, reference))) <= 4, "one in a thousand of 3,000"
+    x["x_cholesterol"] = np.nan  # a cohort that lacks a variable is still watched
+    reference = json.loads(json.dumps(rounded(learned_from(x, ["x_age", "x_cholesterol"]))))
+    assert unusual(ordinary.assign(x_cholesterol=np.nan), reference) == [[]]
+    assert "combination" in unusual(apart.assign(x_cholesterol=np.nan), reference)[0][0]
+    assert "no training patient had one" in unusual(ordinary, reference)[0][0]
 
 
 def test_one_exchanged_byte_is_noticed_and_an_unfinished_bundle_is_not_loaded(cohort, tmp_path):
@@ -169,7 +186,9 @@ def test_the_audit_has_an_answer_to_every_question(cohort):
     gathered = evidence.gather(data, artifacts, moments=30, examples=600)
     assert isinstance(gathered, Evidence) and not gathered.reasons
     findings = audit.run(predictions.read(artifacts / "predictions.parquet", study), study, gathered)
-    bad = {f.check: (f.verdict, f.evidence) for f in findings if f.severity == "error" and f.verdict != "pass"}
+    bad = {
+        f.check: (f.verdict, f.evidence) for f in findings if f.severity == "error" and f.verdict != "pass"
+    }
     assert not bad, bad
     assert {f.check for f in findings if f.verdict == "not applicable"} == set()
 
@@ -180,14 +199,18 @@ def test_a_feature_that_looks_ahead_differs_when_the_files_end(cohort, prepared,
     wanted = {"look ahead": "glucose", "own outcome": "target"}[leak]
 
     def leaky(rows):
-        ahead = rows.sort_values("year").groupby("patient_id")[wanted].shift(-1 if leak == "look ahead" else 0)
+        ahead = (
+            rows.sort_values("year").groupby("patient_id")[wanted].shift(-1 if leak == "look ahead" else 0)
+        )
         return features(rows).assign(x_age=ahead.reindex(rows.index).astype("float32"))
 
     monkeypatch.setattr(moments, "features", leaky)
     stored = prepared.copy()
     whole = readers.read(cohort[0])[0]
     key = pd.MultiIndex.from_frame(whole[["patient_id", "year"]])
-    stored["x_age"] = leaky(whole)["x_age"].to_numpy()[key.get_indexer(pd.MultiIndex.from_frame(prepared[["subject", "year"]]))]
+    stored["x_age"] = leaky(whole)["x_age"].to_numpy()[
+        key.get_indexer(pd.MultiIndex.from_frame(prepared[["subject", "year"]]))
+    ]
     pairs = moments.replays(cohort[0], stored, 20.0, n=30)
     differ = [not a["x_age"].equals(b["x_age"]) for a, b in pairs]
     assert differ[0 if leak == "look ahead" else 1]
@@ -195,7 +218,9 @@ def test_a_feature_that_looks_ahead_differs_when_the_files_end(cohort, prepared,
 
 
 def test_csv_copies_end_where_they_should(cohort, tmp_path):
-    rows = pd.read_parquet(cohort[0] / "patient_years").query("patient_id in ['P000001', 'P000002', 'P000003']")
+    rows = pd.read_parquet(cohort[0] / "patient_years").query(
+        "patient_id in ['P000001', 'P000002', 'P000003']"
+    )
     text = "# units: glucose=mg/dL\n" + rows.to_csv(index=False)
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "cohort.csv.gz").write_bytes(gzip.compress(text.encode()))
@@ -203,6 +228,27 @@ def test_csv_copies_end_where_they_should(cohort, tmp_path):
     copy = moments.copied(tmp_path / "raw", {"P000001": first + 1}, tmp_path / "copy", outcomes=False)
     again, refused, _ = readers.read(copy)
     assert refused.empty and again["year"].tolist() == [first, first + 1] and again["target"].isna().all()
+
+
+def test_a_cohort_without_dates_noise_or_cholesterol_is_no_leak(cohort, tmp_path):
+    "The reference document's columns: target alone, as a word; glucose is seldom measured."
+    rows = pd.read_parquet(cohort[0] / "patient_years")
+    rows = rows[
+        [c for c in rows if not c.startswith(("noise", "diagnosis_year", "chol", "height", "weight"))]
+    ]
+    seldom = rows["glucose"].where(np.random.default_rng(0).random(len(rows)) < 0.02)
+    said = rows["target"].map({0: "False", 1: "True"})
+    (tmp_path / "cohort.csv").write_text(
+        "# units: glucose=mg/dL\n" + rows.assign(glucose=seldom, target=said).to_csv(index=False)
+    )
+    prepare(tmp_path / "cohort.csv", tmp_path / "prepared")
+    found = load_rows(tmp_path / "prepared")
+    truth = evidence.measured(evidence.raw_rows(tmp_path / "cohort.csv")).set_index(["subject", "time"])["y"]
+    key = pd.MultiIndex.from_arrays([found["subject"], found["time"] + pd.DateOffset(years=1)])
+    assert np.array_equal(truth.reindex(key), found["y"]) and found["y"].sum() > 50
+    for stored, again in moments.replays(tmp_path / "cohort.csv", found, 20.0, n=30):
+        assert "x_glucose_lag_1y" in stored and "x_noise_feature_0" not in stored
+        assert stored.notna().any().all() and stored.equals(again[stored.columns])
 
 
 def test_rows_of_the_oracle_must_be_complete(cohort, prepared, tmp_path):

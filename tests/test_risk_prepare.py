@@ -394,7 +394,7 @@ def test_a_sample_is_drawn_by_name_and_settings_are_checked(cohort, reference, t
     ):
         with pytest.raises(ValueError, match="shares|folds|gap_years|sample_fraction"):
             stage.prepare(cohort[0], tmp_path / "x", **wrong)
-    with pytest.raises(ValueError, match="check last_training_year"):
+    with pytest.raises(ValueError, match="last_training_year=1990.*column target.*rows: "):
         stage.prepare(cohort[0], tmp_path / "x", last_training_year=1990)
     with pytest.raises(ValueError, match="there is no split validation"):
         stage.load(reference[0], ["validation"])

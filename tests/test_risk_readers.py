@@ -225,6 +225,7 @@ HEAD = "patient_id,year,age"
     [
         ("", "is empty"),
         ("# units: glucose=mg/dL\n", "is empty"),
+        (f"{HEAD}\n", "no readable row after its first line"),
         ("patient_id,year\nA,2020\n", "no column age"),
         (f"{HEAD.replace(',', ';')}\nA;2020;50\n", "semicolons"),
         (f"{HEAD},age\nA,2020,50,50\n", "more than once"),

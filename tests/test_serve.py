@@ -369,6 +369,8 @@ def test_a_server_told_to_stop_under_load_answers_or_refuses_and_never_hangs(bun
     server = started(bundle, port, tmp_path / "log")
     try:
         expected = [ask(port, "POST", "/predict", p)[1]["probability"] for p in requests[:10]]
+        # a client that sends a little too much is told so; its connection isn't torn from it while it sends
+        assert ask(port, "POST", "/predict", {"patient_id": "x" * 9_000_000})[0] == 413
 
         def client(number):
             while True:
@@ -396,6 +398,26 @@ def test_a_server_told_to_stop_under_load_answers_or_refuses_and_never_hangs(bun
     assert all(right for _, right in outcomes)
     log = (tmp_path / "log").read_text()
     assert not re.search(r"P0\d{3}", log) and '"event":"request"' in log
+
+
+def test_an_address_that_nobody_can_listen_on_is_refused_before_models_are_loaded(bundle, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for words, reason in (
+            (["--port", str(port)], f"cannot listen on 127.0.0.1, port {port} (Address already in use)"),
+            (["--port", "99999"], "there is no port 99999"),
+            (["--workers", "0"], "workers must be at least 1"),
+        ):
+            with pytest.raises(SystemExit) as end:
+                main(["--model", str(bundle), *words])
+            assert end.value.code == 2 and reason in capsys.readouterr().err
+
+
+def test_head_is_answered_as_get_without_the_body(client):
+    for path in ("/health", "/metrics", "/v2/models/risk", "/predict", "/nowhere"):
+        get, head = client.get(path), client.head(path)
+        assert head.status_code == get.status_code and head.content == b""
+        assert head.headers["content-type"] == get.headers["content-type"]
 
 
 def test_importing_the_server_loads_no_trainer():

@@ -186,8 +186,7 @@ def covariates(cell: Cell) -> list[dict]:
     scores = np.stack([cell.means(one[1]) for one in questions], axis=1)
     permuted = {} if risk else _permuted(cell, parts, scores, np.ones(cell.n_subjects, bool), why)
     whose = "over all predictions" if risk else f"in the average {cell.study.subject_label}"
-    method = "patients' means on each side, jackknife over patients, CR3"
-    method = "means of rows on each side, jackknife over patients" if risk else method
+    method = ("means of rows" if risk else "patients' means") + " on each side, jackknife over patients, CR3"
     classic, rows = _classic(cell, questions), []
     for part in parts:
         for which in part.compared or [None]:
@@ -246,8 +245,7 @@ def _classic(cell: Cell, questions: list[tuple]):
     unit, limit, method, function = of
 
     def compare(inside: Cell, group: np.ndarray) -> list[dict]:
-        sizes = int(group.sum()), int((~group).sum())
-        if min(sizes) < 2:
+        if min(group.sum(), (~group).sum()) < 2:
             return []
         if cell.study.kind == "binary":
             halves = [

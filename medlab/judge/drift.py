@@ -136,6 +136,9 @@ def _line(cell: Cell, test, outcome, unit, digits, margin, lower, source, what, 
     unit_of_change = f"{unit} {'per' if scale < 1 else 'over'} {period}"
     limit = Limit(scale * margin, f"{source}, over all the time observed", scale * lower, scale * margin)
     found, reason, finding, rows = NOTHING, "", "", []
+    places = digits  # a month's share of a few points over years would be rounded to nothing
+    if cell.study.kind == "binary" and scale < 1:
+        digits += int(np.ceil(np.log10(1 / scale)))
     if cell.time is None:
         reason = "the unit of time is unknown"
     elif not span:
@@ -160,7 +163,7 @@ def _line(cell: Cell, test, outcome, unit, digits, margin, lower, source, what, 
             t = line.slope / line.stderr if line.stderr > 0 else np.nan
             naive = Result(line.slope, np.nan, np.nan, line.stderr, t, len(outcome) - 2, line.pvalue)
             rows = [(f"{test}_rows", naive, "least-squares line over time", "scipy.stats.linregress", True)]
-    ends = _ends(margin, lower, digits, unit, " over all the time observed" if scale < 1 else "")
+    ends = _ends(margin, lower, places, unit, " over all the time observed" if scale < 1 else "")
     rows = [
         (
             test,

@@ -10,6 +10,7 @@ import argparse
 import json
 import logging
 import os
+import socket
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -171,6 +172,18 @@ def from_environment() -> FastAPI:
     )
 
 
+def _free(host: str, port: int) -> None:
+    "`ValueError` where nobody can listen there; said before the models are loaded, which takes its time."
+    if not 0 <= port <= 65535:
+        raise ValueError(f"there is no port {port}; ports are 0 to 65535")
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        raise ValueError(
+            f"cannot listen on {host}, port {port} ({str(error.strerror).split(' (')[0]}); choose another with --port, or stop who listens there"
+        ) from error
+
+
 def main(arguments: list[str] | None = None) -> int:
     "Serve models: `medlab-serve`."
     parser = argparse.ArgumentParser(
@@ -204,6 +217,9 @@ def main(arguments: list[str] | None = None) -> int:
             raise ValueError(
                 "listening to other machines needs a key in MEDLAB_API_KEY, or --open to do without"
             )
+        if given["workers"] < 1:
+            raise ValueError(f"workers must be at least 1, not {given['workers']}")
+        _free(given["host"], given["port"])
         models = {name: str(folder) for name, folder in bundles(given["model"]).items()}
         os.environ["MEDLAB_SERVE"] = json.dumps({"models": models, "settings": settings})
         app = from_environment() if given["workers"] == 1 else "medlab.serve.app:from_environment"

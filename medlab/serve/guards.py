@@ -137,13 +137,16 @@ class Guard:
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        began, sent, name = perf_counter(), {}, secrets.token_hex(8)
+        began, sent, name, asked = perf_counter(), {}, secrets.token_hex(8), scope["method"]
+        scope = {**scope, "method": "GET" if asked == "HEAD" else asked}  # HEAD: as GET, without the body
         scope.setdefault("state", {})["told"] = told = Counter()
 
         async def note(message):
             if message["type"] == "http.response.start":
                 sent["status"] = message["status"]
                 message.setdefault("headers", []).append((b"x-request-id", name.encode()))
+            elif asked == "HEAD":
+                message = {**message, "body": b""}
             await send(message)
 
         try:
@@ -167,7 +170,7 @@ class Guard:
             )
         finally:
             took, route = perf_counter() - began, getattr(scope.get("route"), "path", "other")
-            method = scope["method"] if scope["method"] in METHODS else "other"
+            method = asked if asked in METHODS else "other"
             status = sent.get("status", 0)  # 0: the client left before the answer
             self.metrics.requests.labels(route, method, status).inc()
             self.metrics.seconds.labels(route).observe(took)
@@ -237,8 +240,7 @@ class Guard:
             f"a body of more than {settings.most_bytes:,} bytes",
             "",
             "Send fewer patients at a time.",
-            headers={"Connection": "close"},
-        )
+        )  # the connection stays: closing it while a client still sends would take this answer away from it
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length[:20]) > settings.most_bytes:
             raise too_long

@@ -181,6 +181,8 @@ def _shown(at: pd.DataFrame, study: Study) -> list[str]:
     "The measures of the main table, the leading one first."
     leads = LEADS[study.kind]
     usual = ["mae", "rmse", "bias", "within_tolerance", "skill"] if study.kind == "regression" else []
+    if study.kind == "binary":
+        usual = ["brier", "skill", "auroc", "average_precision", "observed_expected", "calibration_slope"]
     rest = [m for m in METRICS if not m.endswith("_subject_mean") and m not in {"interval_width", "coverage"}]
     wanted = usual or [*filter(None, (leads.error, leads.skill)), *rest]
     return [m for m in dict.fromkeys(wanted) if m in set(at["metric"])][:6]
@@ -193,7 +195,11 @@ def _methods(study: Study, at: pd.DataFrame) -> pd.DataFrame:
         for model, _ in cast(part["model"].astype(str), study):
             own = part[part["model"] == model].set_index("metric", drop=False)
             row = {"horizon": horizon, t("method"): called(model, study)}
-            row |= {t("{unit} ahead", unit=t(study.horizon_unit)): plain(float(horizon))} if horizon else {}
+            row |= (
+                {t("{unit} ahead", unit=t(study.horizon_unit)): plain(float(horizon))}
+                if horizon and len(study.horizons) > 1
+                else {}
+            )
             told = [
                 m
                 for m in shown
@@ -277,7 +283,8 @@ def accuracy(
     at = everything[(everything["scope"] == "at") & everything["horizon"].isin(keys)]
     frame = _methods(study, at[at["target"] == target.name])
     note = t("With 95 % intervals that count {people} and not rows.", people=people(study))
-    note += " " + t("In {unit}; shares in %.", unit=t(target.unit)) * (study.kind == "regression")
+    shares = "In {unit}; shares in %." if study.kind == "regression" else "Shares in %."
+    note += " " + t(shares, unit=t(target.unit))
     caption = t("Accuracy of all methods on the same rows")
     parts = [frame[frame["horizon"] == keys[-1]], frame[frame["horizon"] != keys[-1]]]
     main, rest = (tables.html(part.drop(columns="horizon"), caption, note=note.strip()) for part in parts)

@@ -9,6 +9,7 @@ __all__ = ['frequency', 'cards']
 import pandas as pd
 
 from ..core.study import Study, Target
+from .groups import by_group, furthest, hidden, one_by_one
 from .language import plain, t, whole
 from .page import Card, Numbers
 from .reference import alone, key_horizons, lead_row, skill_row
@@ -111,6 +112,23 @@ def _how_far(study: Study, metrics: pd.DataFrame, row, floor: pd.DataFrame | Non
     )
 
 
+def _come_true(study: Study, metrics: pd.DataFrame, smallest: int) -> Card | None:
+    "How many events came per one predicted; None where there were too few of them."
+    last = key_horizons(study)[-1]
+    row, share = (lead_row(metrics, study, m, last) for m in ("observed_expected", "prevalence"))
+    if row is None or share is None or share["value"] * share["n_rows"] < smallest:
+        return None
+    side = "1 is right. On average its risks are not clearly too high or too low."
+    if row["low"] > 1:
+        side = "1 is right. On average its risks are too low."
+    elif row["high"] < 1:
+        side = "1 is right. On average its risks are too high."
+    unit, label = t(METRICS[row["metric"]][0]), t(study.targets[0].label) if len(study.targets) > 1 else ""
+    text = (t(side), frequency(metrics, study, (last,)))
+    ends = _range(row, study, "", label, ahead(last, study))
+    return Card(t("Do its risks come true?"), number(row["value"], 2), unit, ends, tuple(filter(None, text)))
+
+
 def _against(study: Study, metrics: pd.DataFrame, row) -> Card | None:
     "How much less its error is than that of the reference, of the best simple method, and of the best possible."
     metric, last = row["metric"], key_horizons(study)[-1]
@@ -127,6 +145,8 @@ def _against(study: Study, metrics: pd.DataFrame, row) -> Card | None:
         if skill is not None
         else []
     )
+    if text and study.kind == "binary":
+        text.insert(0, t(LEADS[study.kind].says, value=alone(row, study)))
     if len(simple):
         best = simple.iloc[_best(simple["value"], metric)]
         name, error = called(best["model"], study), alone(best, study)
@@ -195,19 +215,49 @@ def _for_whom(study: Study, metrics: pd.DataFrame, per_subject: pd.DataFrame, ro
     return Card(title, value.removesuffix(f" {unit}"), unit, ends, tuple(text))
 
 
+def _off(study: Study, metrics: pd.DataFrame, smallest: int) -> Card | None:
+    "The group whose risks come true least, if any clearly does not."
+    last, title = key_horizons(study)[-1], t("For whom are its risks wrong?")
+    parts = by_group(hidden(metrics, study, smallest), study, last)
+    parts = parts[parts["value"].notna() & parts["low"].notna()] if len(parts) else parts
+    if parts.empty:
+        return None
+    found, n = furthest(parts), whole(len(parts))
+    if found.empty:
+        return Card(
+            title,
+            t("none"),
+            t("of {n} groups clearly", n=n),
+            t("after allowing for how many there are"),
+            (one_by_one(parts),),
+        )
+    worst = found.iloc[0]
+    side = (
+        "Risks are clearly too low there."
+        if worst["clear"] == "above"
+        else "Risks are clearly too high there."
+    )
+    text = [t(side), t("Groups that are clearly off: {out} of {n}.", out=whole(len(found)), n=n)]
+    if (everybody := lead_row(metrics, study, worst["metric"], last)) is not None:
+        text.append(t("For everybody together it is {error}.", error=alone(everybody, study)))
+    ends = _range(worst, study, "", where(worst["group"]))
+    return Card(title, number(worst["value"], 2), t(METRICS[worst["metric"]][0]), ends, tuple(text))
+
+
 def cards(
     study: Study,
     metrics: pd.DataFrame,  # the metrics table
     per_subject: pd.DataFrame,  # errors per patient; subjects already pseudonyms
     floor: pd.DataFrame | None = None,  # horizon, value: what noise of measurement alone would leave
+    smallest: int = 11,  # fewest patients, and events, that may be told
 ) -> Numbers:  # empty where there is nothing to show
     "The three numbers of the first screen."
     row = lead_row(metrics, study, LEADS[study.kind].error, key_horizons(study)[-1])
     if row is None:
         return Numbers()
-    made = (
-        _how_far(study, metrics, row, floor),
-        _against(study, metrics, row),
-        _for_whom(study, metrics, per_subject, row),
-    )
+    if study.kind == "binary":
+        first, third = _come_true(study, metrics, smallest), _off(study, metrics, smallest)
+    else:
+        first, third = None, _for_whom(study, metrics, per_subject, row)
+    made = (first or _how_far(study, metrics, row, floor), _against(study, metrics, row), third)
     return Numbers(tuple(card for card in made if card is not None))

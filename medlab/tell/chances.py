@@ -203,7 +203,7 @@ def sections(
         drawing = drawn(None if nothing else calibration(rows, study, metrics, **how), "calibration")
         help_ = Details(t("How to read slope and ratio"), (t("A ratio of 1 is right on average. Above 1 the event came more often than the model said."), t("A slope of 1 is right. Below 1 high risks are too high and low risks too low; above 1 it is the other way round.")))  # fmt: skip
         names = ("prevalence", "observed_expected", "calibration_slope", "auroc")
-        found.append(Section(t("Do its chances come true?"), told(text, nothing or same), drawing, _everything(study, metrics, names), details=(help_,), key="do-its-chances-come-true"))  # fmt: skip
+        found.append(Section(t("Do its risks come true?"), told(text, nothing or same), drawing, _everything(study, metrics, names), details=(help_,), key="do-its-chances-come-true"))  # fmt: skip
         lead = ""  # said once
         text = t("Whoever acts from a risk of 10 % on finds one missed event as bad as nine false alarms. At that price, is the model worth more than treating everybody, or nobody?")  # fmt: skip
         drawing = drawn(None if nothing else decisions(rows, reference, study, thresholds, **how), "decision-curve")  # fmt: skip

@@ -158,6 +158,7 @@ STATEMENTS = {  # test: what it says; two where the sign matters (zero or above,
         "The model reads lower{place} than elsewhere, by {effect}{range}.",
     ),
     "slice_discovery": "In the group that stands out most, errors{place} are {effect} those elsewhere{range}.",
+    "slice_calibration": "In the group that stands out most, the event{place} came {effect} as often, measured by what was predicted, as elsewhere{range}.",
     "bad_patients": "{effect} of patients are predicted badly{place}{range}.",
     "skill": (
         "The model's error{place} is {effect} smaller than that of {reference}{range}.",
@@ -217,8 +218,8 @@ def found_group(
     row,  # a row of the tests table
 ) -> str:  # e.g. "where night is 06 to 24"; empty where the row speaks of no such group
     "The group that a search found, in the reader's language."
-    match = str(row["test"]) == "slice_discovery" and re.search(
-        r"\bwhere (.+?) are [\d.]+ times those", str(row["sentence"])
+    match = str(row["test"]) in {"slice_discovery", "slice_calibration"} and re.search(
+        r"\b[Ww]here (.+?) (?:are [\d.]+ times those|the event\b)", str(row["sentence"])
     )
     parts = [part.partition(" is ") for part in match[1].split(" and ")] if match else []
     joined = []

@@ -36,6 +36,7 @@ TESTS = {  # of `judge.residuals`
     "covariate_error": "errors by group",
     "covariate_bias": "bias by group",
     "slice_discovery": "groups that stand out",
+    "slice_calibration": "groups whose risks are off",
     "bad_patients": "patients that are predicted badly",
     "pit": "honesty of stated chances",
     "calibration_in_the_large": "average risk",

@@ -61,7 +61,7 @@ RULES = (
     Rule("narrow", "Widen the ranges: calibrate them again on recent patients (conformal prediction).", ("coverage", "coverage_worst"), over="all", sign=-1, effort="hours", weight=75),
     Rule("narrow groups", "Give each group its own ranges: calibrate them group by group.", ("coverage",), over="groups", sign=-1, effort="hours", weight=72),
     Rule("found group", "Find inputs that explain these errors, and collect more data of this kind. Until then, warn where it applies.", ("slice_discovery", "covariate_error"), sign=1, effort="months", owner="clinic and data scientist", weight=70),
-    Rule("group bias", "Recalibrate for this group, or give the model what tells the group apart.", ("covariate_bias",), over="both", weight=66),
+    Rule("group bias", "Recalibrate for this group, or give the model what tells the group apart.", ("covariate_bias", "slice_calibration"), over="both", weight=66),
     Rule("drift", "Fit again on recent data, and watch the error month by month.", ("drift_error", "drift_bias", "drift_patients"), weight=65),
     Rule("shrinkage", "Where highs and lows matter, judge the model by its alarms: it draws predictions to the middle.", ("proportional_bias", "distribution", "distribution_distance"), weight=64),
     Rule("memory", "Add inputs from further back, and fit again: the model misses how the course goes on.", ("memory", "memory_later"), weight=60),

@@ -255,7 +255,7 @@ def assemble(
     titles = {part.key: part.title for part in (*parts, *last)} | {"verdict": t("The verdict")}
     parts += [tripod.section(asked, titles, evidence), *last]
     # a number in large type is believed: where a leak makes it worthless, there is none
-    numbers = Numbers() if judged.void else cards(study, metrics, renamed, additions.floor)
+    numbers = Numbers() if judged.void else cards(study, metrics, renamed, additions.floor, smallest)
     page = Page(
         title=t(study.title),
         lead=t(study.question),

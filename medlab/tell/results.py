@@ -16,14 +16,17 @@ from ..judge.dependence import codes
 from . import figures, points, tables, verdict
 from .accuracy import accuracy, worth  # noqa: F401 (the first of the results, from its own notebook)
 from .funnel import VALUES, funnel
+from .groups import hidden
 from .language import plain, t, whole
-from .measures import digits, labelled, measured
+from .measures import capital, digits, labelled, measured
 from .page import Section, figure
 from .tables import number
 from .words import LEADS, ahead, group_name, in_order, people, say
 
 # %% ../../nbs/4_tell/37_results.ipynb #cell-004
-def _groups(study: Study, rows: pd.DataFrame, smallest: int) -> pd.DataFrame:
+def _groups(
+    study: Study, rows: pd.DataFrame, smallest: int, beside: pd.DataFrame | None = None
+) -> pd.DataFrame:
     "The table of groups, with nothing in it that gives a hidden count away."
     parts, everybody = in_order(rows[rows["group"] != "all"], study), rows[rows["group"] == "all"].iloc[0]
     shown, (_, unit) = [], digits(everybody["metric"], study.target(str(everybody["target"])))
@@ -38,6 +41,10 @@ def _groups(study: Study, rows: pd.DataFrame, smallest: int) -> pd.DataFrame:
             record = {t("group"): labelled(row["group"]), people(study): count}
             record |= {t("predictions"): hidden if secret else whole(int(row["n_rows"]))}
             shown.append(record | {name: say(row, study, False)})
+            if beside is not None and len(beside):
+                also = beside[beside["group"] == row["group"]]
+                value = say(also.iloc[0], study, False) if len(also) else tables.MISSING
+                shown[-1] |= {measured(beside["metric"].iloc[0]): value}
     return pd.DataFrame(shown)
 
 
@@ -52,23 +59,40 @@ def for_whom(
 ) -> Section | None:  # None where nothing is known of the model
     "For whom it fails: groups, then single patients."
     lead, target, error = verdict.key_horizons(study)[-1], study.targets[0], LEADS[study.kind].error
-    found = metrics[(metrics["metric"] == error) & (metrics["scope"] == "at") & (metrics["horizon"] == lead)]
-    found = found[(found["model"] == study.primary) & (found["target"] == target.name)]
-    if not (found["group"] == "all").any():
+    metrics, measure, risks = (
+        hidden(metrics, study, smallest),
+        LEADS[study.kind].groups,
+        study.kind == "binary",
+    )
+    own = metrics[(metrics["model"] == study.primary) & (metrics["target"] == target.name)]
+    own = own[(own["scope"] == "at") & (own["horizon"] == lead)]
+    if not ((own["group"] == "all") & (own["metric"] == error)).any():
         return None
+    found, beside = (own[own["metric"] == m] for m in (measure, "auroc"))
     drawn, made, text, few = [], [], [], max(smallest, 2)
-    if (found["group"] != "all").any():
-        drawn.append(figure(figures.by_slice(metrics, study, lead, few=few), "error-by-group"))
+    there = found["group"] != "all"
+    if risks and (own["group"] != "all").any() and not (there & found["value"].notna()).any():
+        text.append(t("In no group were there enough events to say whether risks come true."))
+    elif there.any() and (~there).any():
+        drawn.append(figure(figures.by_slice(metrics, study, lead, measure, few=few), "error-by-group"))
         caption = (
             t("Error in every group, {horizon}", horizon=ahead(float(lead), study))
             if lead
             else t("Error in every group")
         )
-        made.append(tables.html(_groups(study, found, smallest), caption))
+        if risks:
+            caption = t("{measure}, in every group", measure=capital(measured(measure, lead, study)))
+            text.append(
+                t(
+                    "Groups are compared by the events that came per one predicted: 1 is right, above 1 the risks are too low, below 1 too high."
+                )
+            )
+            text.append(t("A Brier score would not do. It is larger wherever the event is more common."))
+        made.append(tables.html(_groups(study, found, smallest, beside if risks else None), caption))
         text.append(t("Groups were chosen before the results were known."))
         chances = (
             funnel(rows, study, error, smallest, names)
-            if rows is not None and len(rows) and error in VALUES
+            if rows is not None and len(rows) and error in VALUES and not risks
             else None
         )
         if chances is not None:
@@ -175,14 +199,16 @@ LENGTHS = (  # what a period is called, its days, up to how many days in all
     ("quarter day {n}", 0.25, 2),
     ("day {n}", 1, 28),
     ("week {n}", 7, 210),
-    ("month {n}", 30, np.inf),
+    ("month {n}", 30, 1100),
+    ("year {n}", 365, np.inf),
 )
 
 
 def periods(
     rows: pd.DataFrame,  # predictions of one model, target and horizon
     fewest: int = 5,  # patients that a period needs
-    metric: str = "mae",  # which error: "mae" or "brier"
+    metric: str = "mae",  # which error: "mae", "brier" or "observed_expected"
+    smallest: int = 11,  # events that a ratio needs
 ) -> pd.DataFrame:  # period, value, low, high, n_subjects, at; empty where time is too short or not known
     "Mean error in each period, with a patient-bootstrap interval."
     columns = ["period", "value", "low", "high", "n_subjects", "at"]
@@ -195,13 +221,17 @@ def periods(
     days = (since.dt.total_seconds() if hasattr(since, "dt") else since.astype(float)).to_numpy() / 86_400
     name, length = next((n, d) for n, d, most in LENGTHS if days.max() <= most)
     number_of, found = (days // length).astype(int), []
-    error = VALUES[metric](rows, None).to_numpy()
+    ratio = metric == "observed_expected"
+    error = rows["y"].to_numpy(float) if ratio else VALUES[metric](rows, None).to_numpy()
+    parts = rows["yhat"].to_numpy(float) if ratio else np.ones(len(rows))
     for period in np.unique(number_of):
         inside = number_of == period
         subject, names = codes(rows["subject"][inside])
-        if len(names) < fewest:
+        if len(names) < fewest or parts[inside].sum() <= 0:
             continue
-        sums = subject_sums(np.stack([error[inside], np.ones(inside.sum())], 1), subject, len(names))
+        if ratio and min(error[inside].sum(), inside.sum() - error[inside].sum()) < smallest:
+            continue
+        sums = subject_sums(np.stack([error[inside], parts[inside]], 1), subject, len(names))
         got = bootstrap_sums(lambda s: s[..., 0] / s[..., 1], sums, stream(0, "periods", int(period)), 1000)
         said = t(name, n=whole(int(period) + 1))
         found.append((said, float(got.value), float(got.low), float(got.high), len(names), int(period)))
@@ -213,8 +243,13 @@ def over_time(
     rows: pd.DataFrame,  # predictions of the study's model, one target, the leading horizon
 ) -> Section | None:  # None where time is too short, or there is no error of single predictions
     "Whether errors change with time."
-    error = LEADS[study.kind].error
-    found = periods(rows, metric=error) if error in ("mae", "brier") else []
+    error, few = (
+        LEADS[study.kind].groups,
+        "Periods with fewer than five {people} are left out, and the {people} need not be the same in all of them.",
+    )
+    if error == "observed_expected":
+        few = "Periods with fewer than eleven events are left out, and the {people} need not be the same in all of them."
+    found = periods(rows, metric=error) if error in ("mae", "observed_expected") else []
     if len(found) < 2:
         return None
     what = measured(error, verdict.key_horizons(study)[-1], study)
@@ -223,10 +258,7 @@ def over_time(
             "Counted from the first prediction of the test. A model that gets worse with time needs to be fitted again."
         )
         + " "
-        + t(
-            "Periods with fewer than five {people} are left out, and the {people} need not be the same in all of them.",
-            people=people(study),
-        )
+        + t(few, people=people(study))
     )
     drawn = figure(figures.over_time(found, study, what, error), "error-over-time")
     return Section(t("Does it change over time?"), text, (drawn,), key="does-it-change-over-time")

@@ -110,9 +110,11 @@ def triggers(
         row = lead_row(metrics, study, "observed_expected", horizon, target.name)
         if row is not None and np.isfinite(row["value"]):
             rows.append(
-                (target.name, horizon, "what happened, per one expected", float(row["value"]), 0.8, 1.25, "")
+                (target.name, horizon, "events per one predicted", float(row["value"]), 0.8, 1.25, "")
             )
     for name, share in (missing or {}).items():
+        if share >= 1:
+            continue  # nobody has recorded it: nothing can get worse
         limit = (
             min(2 * share, share + 0.1) if share > 0 else 0.01
         )  # twice as many, at most a tenth of all more
@@ -211,7 +213,7 @@ def section(
     if study.kind == "regression":
         note += " " + t("The average error has a limit of its own: {limit}.", limit=_limit(study))
     if study.kind == "binary":
-        note += " " + t("What happened per one expected has limits of its own: 0.8 to 1.25 (a convention).")
+        note += " " + t("Events per one predicted have limits of their own: 0.8 to 1.25 (a convention).")
     frame, details = pd.DataFrame(frame), ()
     table = tables.html(frame[:MOST], t("What to measure again, and when to act"), note=note)
     if len(frame) > MOST:

@@ -211,6 +211,8 @@ def judge(
     others = [*best, *extra, *from_tests(tests, study), *from_groups(tests, study)]
     others += [reason for reason in audited if reason not in void]
     deciding = [*void, *accuracy, *others]
+    if study.kind == "binary":  # whether risks come true is asked first; a lens of risks says it first
+        deciding = [*void, *extra[:1], *accuracy, *(reason for reason in others if reason not in extra[:1])]
     worst = max((reason[0] for reason in deciding), key=RANK.get)
     status = "ok" if RANK[worst] == 0 else worst
     first = max(accuracy, key=lambda reason: RANK[reason[0]])  # of the targets, the worst

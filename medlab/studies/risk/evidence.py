@@ -27,7 +27,7 @@ from .study import study
 # %% ../../../nbs/5_studies/risk/85_evidence.ipynb #cell-005
 def raw_rows(
     data: str | Path,  # the raw cohort
-) -> pd.DataFrame:  # subject, year, row (position in the files), diagnosis_year, known, birth_year, gender, height, weight, cholesterol
+) -> pd.DataFrame:  # subject, year, row (position in the files), diagnosis_year, target, birth_year, gender, height, weight, cholesterol
     "The raw rows that an audit needs, in the order of the files, read without the study's reader."
     parts, first = [], 0
     for path in readers.files(data):
@@ -53,22 +53,17 @@ def raw_rows(
         first += len(table)
     raw = pd.concat(parts, ignore_index=True)
     raw = raw[raw["year"].notna()].astype({"year": "int64"})
-    return raw.assign(known=raw["target"].notna()).drop(columns="target").reset_index(drop=True)
+    return raw.reset_index(drop=True)
 
 
 def measured(
     raw: pd.DataFrame,  # from `raw_rows`
 ) -> pd.DataFrame:  # subject, time (of the outcome), y
-    "Whether the diagnosis was recorded in the year after each row, by its date."
-    rows = raw[raw["known"]]
-    when = year_end(rows["year"] + 1)
-    return pd.DataFrame(
-        {
-            "subject": rows["subject"],
-            "time": when,
-            "y": (rows["diagnosis_year"] == rows["year"] + 1).astype(float),
-        }
-    )
+    "Whether the diagnosis was recorded in the year after each row: by the patient's date, else as the row says."
+    date = raw.groupby("subject")["diagnosis_year"].transform("first")
+    y = raw["target"].where(date.isna(), (date == raw["year"] + 1).astype(float))
+    rows = raw.assign(y=y)[raw["target"].notna()]
+    return pd.DataFrame({"subject": rows["subject"], "time": year_end(rows["year"] + 1), "y": rows["y"]})
 
 
 def year_end(
@@ -170,7 +165,7 @@ def fitted_again(
     found["age and sex"] = (rows, np.array([*simple["coefficients"], simple["intercept"]]))
     if "logistic" in scorer.members and scorer.card["parameters"]["imbalance"] != "smote":
         x = train[list(scorer.used)].to_numpy(float)
-        median = np.nanmedian(x, axis=0)
+        median = np.array([np.nanmedian(c) if not np.isnan(c).all() else 0.0 for c in x.T])
         filled = np.where(np.isnan(x), median, x)
         scale = np.where(filled.std(0) > 0, filled.std(0), 1.0)
         found["medians and scales"] = (x, np.array([*median, *filled.mean(0), *scale]))

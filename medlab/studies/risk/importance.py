@@ -198,6 +198,10 @@ def measure(
     costs, over = permutation(
         score, x, rows["y"].to_numpy(float), rows["subject"], rows["year"].to_numpy(int), repeats, seed
     )
+    told = {
+        variable(c) for c in x if x[c].nunique(dropna=False) > 1
+    }  # a variable that nobody recorded says nothing
+    costs, over = (table[table["variable"].isin(told)].reset_index(drop=True) for table in (costs, over))
     at = costs[costs["variable"] == NOISE]
     top = float(np.nanmax([0.0, *at[["loss", "loss_high"]].to_numpy().ravel()]))
     wide = over.pivot(index="variable", columns="year", values="loss").reindex(costs["variable"])

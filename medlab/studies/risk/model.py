@@ -47,7 +47,8 @@ def learned_from(
     used: list[str],  # features that the model looks at
 ) -> dict:  # ready for JSON
     "What the training rows looked like: ranges, and the distances that one row in a thousand exceeds."
-    values = x[[f"x_{name}" for name in MEASURED]].to_numpy(np.float64)
+    measured = [name for name in MEASURED if x[f"x_{name}"].notna().any()]  # a cohort may lack a variable
+    values = x[[f"x_{name}" for name in measured]].to_numpy(np.float64)
     center = np.nanmedian(values, axis=0)
     filled = np.where(np.isnan(values), center, values)
     mean, spread = filled.mean(0), np.cov(filled, rowvar=False)
@@ -57,7 +58,7 @@ def learned_from(
     return {
         "rows": len(x),
         "ranges": {name: ranges[name].tolist() for name in used},
-        "measured": MEASURED,
+        "measured": measured,
         "center": center.tolist(),
         "mean": mean.tolist(),
         "inverse": inverse.tolist(),
@@ -86,13 +87,18 @@ def unusual(
 ) -> list[list[str]]:  # for each row what is unusual about it; mostly nothing
     "Warnings about values, and combinations of values, that no training row resembles."
     found = [[] for _ in range(len(x))]
-    for name, (low, high) in reference["ranges"].items():
-        value = x[name].to_numpy(np.float64)
-        slack = 1e-6 * max(abs(low), abs(high), 1.0)  # ranges are kept with a limited number of digits
-        for row in np.flatnonzero((value < low - slack) | (value > high + slack)):
-            found[row].append(
-                f"out of range: {told(name)} is {value[row]:.4g}; training patients had {low:.4g} to {high:.4g}"
-            )
+    names, limits = list(reference["ranges"]), np.array([*reference["ranges"].values()], float).reshape(-1, 2)
+    value = x[names].to_numpy(np.float64)
+    slack = 1e-6 * np.maximum(np.abs(limits).max(1), 1.0)  # ranges are kept with a limited number of digits
+    for row, column in np.argwhere((value < limits[:, 0] - slack) | (value > limits[:, 1] + slack)):
+        low, high = limits[column]
+        found[row].append(
+            f"out of range: {told(names[column])} is {value[row, column]:.4g}; training patients had {low:.4g} to {high:.4g}"
+        )
+    for row, column in np.argwhere(~np.isnan(value) & np.isnan(limits[:, 0])):
+        found[row].append(
+            f"out of range: {told(names[column])} is {value[row, column]:.4g}; no training patient had one"
+        )
     values = x[[f"x_{name}" for name in reference["measured"]]].to_numpy(np.float64)
     gap = np.where(np.isnan(values), reference["center"], values) - np.array(reference["mean"])
     far = np.einsum("ij,jk,ik->i", gap, np.array(reference["inverse"]), gap)

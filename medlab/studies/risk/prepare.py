@@ -31,12 +31,8 @@ RATE = "x_primary_diagnosis_rate"  # the one feature that is fitted
 TALLY = ["category", "fold", "rows", "positives", "subjects"]
 _HISTORY = history.names(raw.VARIABLES, WINDOW, LAG)
 UNFITTED = ["x_age", *(f"x_{name}" for name in _HISTORY), "x_years_of_history", "x_male"]
-UNFITTED += [
-    "x_smoking_former",
-    "x_smoking_current",
-    "x_smoking_unknown",
-    *(f"x_has_{c}" for c in raw.DIAGNOSES),
-]
+UNFITTED += [f"x_smoking_{kind}" for kind in ("former", "current", "unknown")]
+UNFITTED += [f"x_has_{code}" for code in raw.DIAGNOSES]
 FEATURES = [*UNFITTED, RATE]
 
 # %% ../../../nbs/5_studies/risk/40_prepare.ipynb #cell-005
@@ -44,22 +40,29 @@ def features(
     rows: pd.DataFrame,  # normalised patient-years (`rows.normalise`): whole histories, in any order
 ) -> pd.DataFrame:  # float32 columns `UNFITTED`, in the order and with the index of `rows`; NaN where missing
     "What was known of each patient by the end of each year; reads no label, ValueError where a patient has a year twice."
-    past = history.features(rows, "patient_id", "year", raw.VARIABLES, WINDOW, LAG)
-    places = history.years_back(rows["patient_id"], rows["year"], WINDOW - 1)
-    smoking, sex = rows["smoking_status"], rows["gender"]
-    columns = {"x_age": rows["age"], **{f"x_{name}": past[name] for name in _HISTORY}}
-    columns["x_years_of_history"] = (places < len(rows)).sum(axis=0)
-    columns["x_male"] = np.where(sex.isna(), np.nan, sex == "M")
-    for kind in ("Former", "Current"):
-        columns[f"x_smoking_{kind.lower()}"] = (smoking == kind).fillna(False)
-    columns["x_smoking_unknown"] = smoking.isna()
-    listed = rows["additional_diagnoses"].astype(object).where(rows["additional_diagnoses"].notna(), "")
-    kinds, lists = pd.factorize(listed)  # few different lists: each is taken apart once
-    sets = [{code.strip() for code in one.split(",")} for one in lists]
-    for code in raw.DIAGNOSES:
-        also = np.array([code in one for one in sets], bool)[kinds] if len(rows) else np.zeros(0, bool)
-        columns[f"x_has_{code}"] = (rows["primary_diagnosis"] == code).fillna(False).to_numpy(bool) | also
-    return pd.DataFrame({name: np.asarray(columns[name], "float32") for name in UNFITTED}, index=rows.index)
+    past, places = history.table(rows, "patient_id", "year", raw.VARIABLES, WINDOW, LAG, dtype="float32")
+    sex, smoking, primary, listed = (
+        pd.factorize(rows[name].array)  # few different texts: each is looked at once; missing is -1
+        for name in ("gender", "smoking_status", "primary_diagnosis", "additional_diagnoses")
+    )
+    known = lambda coded, rule, missing: np.array([*map(rule, coded[1]), missing], "float32")[coded[0]].T
+    codes = lambda text: [code in {one.strip() for one in text.split(",")} for code in raw.DIAGNOSES]
+    none = [False] * len(raw.DIAGNOSES)
+    blocks = [
+        np.asarray(rows["age"], "float32"),
+        past,
+        (places[:WINDOW] < len(rows)).sum(axis=0),
+        known(sex, lambda kind: kind == "M", np.nan),
+        *(known(smoking, lambda kind, one=one: kind == one, False) for one in ("Former", "Current")),
+        smoking[0] < 0,
+        np.maximum(
+            known(primary, lambda kind: [kind == code for code in raw.DIAGNOSES], none),
+            known(listed, codes, none),
+        ),
+    ]
+    return pd.DataFrame(
+        np.vstack(blocks, dtype="float32", casting="unsafe").T, index=rows.index, columns=UNFITTED, copy=False
+    )
 
 # %% ../../../nbs/5_studies/risk/40_prepare.ipynb #cell-012
 CONSTANT = ("gender", "birth_year", "diagnosis_year")
@@ -68,9 +71,9 @@ CONSTANT = ("gender", "birth_year", "diagnosis_year")
 def settle(
     rows: pd.DataFrame,  # normalised rows, whole patients
     conflicts: list = (),  # (patient, year) of which rows that disagree were refused before
-) -> tuple[
-    pd.DataFrame, pd.DataFrame
-]:  # rows that hold, sorted by patient and year; patient_id, year, column, value, reason
+) -> (
+    tuple
+):  # rows that hold, sorted by patient and year; and those refused: patient_id, year, column, value, reason
     "Resolve what contradicts itself within a patient; every row comes out on one side."
     rows = rows.sort_values(["patient_id", "year"], ignore_index=True)
     why, column = raw.repeated(rows), np.full(len(rows), "year", object)
@@ -107,16 +110,12 @@ def settle(
 def _bands(rows: pd.DataFrame) -> pd.DataFrame:
     "Slice columns: coarse enough not to identify a person."
     table = {"by_age": band(rows["age"], [40, 65], ["18 to 39", "40 to 64", "65 and over"])}
-    for name, column in (
-        ("sex", "gender"),
-        ("diagnosis", "primary_diagnosis"),
-        ("smoking", "smoking_status"),
-    ):
+    columns = {"sex": "gender", "diagnosis": "primary_diagnosis", "smoking": "smoking_status"}
+    for name, column in columns.items():
         table[f"by_{name}"] = rows[column].fillna("unknown")
     table["by_year"] = rows["year"].astype(str)
-    table["by_bmi"] = band(
-        rows["bmi"], [18.5, 25, 30], ["under 18.5", "18.5 to 24.9", "25 to 29.9", "30 and over"]
-    )
+    edges, names = [18.5, 25, 30], ["under 18.5", "18.5 to 24.9", "25 to 29.9", "30 and over"]
+    table["by_bmi"] = band(rows["bmi"], edges, names)
     return pd.DataFrame(table, dtype="str")
 
 
@@ -124,9 +123,7 @@ def shaped(
     rows: pd.DataFrame,  # normalised rows, whole patients
     conflicts: list = (),  # as for `settle`
     **splitting,  # as for `assign`
-) -> tuple[
-    pd.DataFrame, pd.DataFrame, Counter
-]:  # prepared rows without the rate; refused rows; other rows not used, by reason
+) -> tuple:  # prepared rows without the rate; refused rows; a Counter of other rows not used, by reason
     "Prepared rows of some patients: identity, split, outcome, slices and features in one table."
     rows, against = settle(rows, conflicts)
     dealt = assign(rows["patient_id"], rows["year"], **splitting)
@@ -282,10 +279,9 @@ def prepare(
     }
     good = [found for found in read if "set_aside" not in found]
     if not sum(found["kept"] for found in good):
-        reasons = "; ".join(f"{k}: {v}" for k, v in list(aside.items())[:5])
-        raise ValueError(
-            f"{data}: not one usable row. Set aside: {reasons or 'nothing; see the reasons of the refused rows'}"
-        )
+        counts = sum((Counter(found["rejected"]) for found in good), Counter()).most_common(5)
+        reasons = [*aside.values()][:5] + [f"{n} rows: {why}" for why, n in counts]
+        raise ValueError(f"{data}: not one usable row. {'; '.join(reasons) or 'The files hold no rows'}")
     if len({found["simulated"] for found in good}) > 1:
         raise ValueError(f"{data}: some files are simulated and some are not; prepare them apart")
 
@@ -298,8 +294,11 @@ def prepare(
     drafts = spread(task, [(k, *edges) for k, edges in enumerate(parts)], "building features")
     tally = encoding.add([pd.DataFrame(draft["tally"], columns=TALLY) for draft in drafts])
     if not tally["rows"].sum():
+        counts = sum((Counter(draft["rejected"]) for draft in drafts), Counter()).most_common(3)
         raise ValueError(
-            f"{data}: no labelled row of a training patient up to {last_training_year}; check last_training_year"
+            f"{data}: no training patient has a row with an outcome up to last_training_year={last_training_year}. "
+            f"Outcomes stand in the column target (0 or 1). Of {sum(found['kept'] for found in good)} rows: "
+            f"{'; '.join(f'{why}: {n}' for why, n in counts) or 'all of other patients'}"
         )
     rates = {-1: encoding.from_tally(tally)} | encoding.out_of_fold_rates(tally)
     shutil.rmtree(folder / "rows", ignore_errors=True)

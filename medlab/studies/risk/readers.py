@@ -85,6 +85,8 @@ def _cells_of_csv(path: Path) -> tuple[pd.DataFrame, dict, list]:
         bad.append((int(good[row.number - 2]), "wrong number of cells"))
         return "skip"
 
+    if not len(good):
+        raise FileError(f"{path.name} has no readable row after its first line; is it a table as CSV?")
     names = [f"{i}" for i in range(len(columns))]
     table = arrow_csv.read_csv(
         io.BytesIO(b"\n".join([",".join(names).encode(), *(lines[i + 1] for i in good)])),

@@ -41,7 +41,7 @@ study = Study(
     ),
     not_for_use=(
         "Do not make or rule out a diagnosis by it. Do not refuse anyone care because of it. "
-        "It has not been tried on real patients, on children or in hospital care."
+        "It has not been tried on children or in hospital care."
     ),
     population=(
         ("age", ("18 to 39", "40 to 64", "65 and over")),
