@@ -498,7 +498,7 @@ def test_swedish_says_everything_with_the_same_numbers(frame, metrics, people, o
 def sections(study, frame, level=0.9, people=None, tests=None):
     metrics = metrics_of(frame, study, n_resamples=20)
     people = errors_of(frame) if people is None else people
-    lead = (study.key_horizons or study.horizons)[-1]
+    lead = study.leading_horizons[-1]
     own = frame[
         (frame["model"] == study.primary)
         & (frame["horizon"] == lead)

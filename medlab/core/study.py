@@ -66,7 +66,9 @@ class Study:
     intended_use: str  # what the model is for
     not_for_use: str  # what it must not be used for
     subject_label: str = "patient"  # what a subject is called in a report
-    key_horizons: tuple[float, ...] = field(default=())  # the ones a report leads with; all where empty
+    key_horizons: tuple[float, ...] = field(
+        default=()
+    )  # the ones that are judged and led with; left out: all
     outcome_slices: tuple[
         str, ...
     ] = ()  # slices that are cut by the truth: shown, but never searched for failures
@@ -103,6 +105,11 @@ class Study:
             raise ValueError(
                 f"study '{self.name}': say what the model is for and what it must not be used for"
             )
+
+    @property
+    def leading_horizons(self) -> tuple[float, ...]:  # at least one
+        "The horizons that are judged and led with; the last is the hardest, and leads."
+        return self.key_horizons or self.horizons
 
     def target(self, name: str) -> Target:  # the target of that name
         "Look a target up; KeyError names the known ones."

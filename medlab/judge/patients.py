@@ -160,7 +160,7 @@ def worst(
     "Patients with the worst mean rank of their mean absolute error over targets and key horizons."
     own = predictions[predictions["model"].eq(study.primary)]
     scores = per_subject(own, split)
-    scores = scores[scores["horizon"].isin(study.key_horizons or study.horizons) & scores["mae"].notna()]
+    scores = scores[scores["horizon"].isin(study.leading_horizons) & scores["mae"].notna()]
     scores = scores.assign(subject=scores["subject"].astype(str))
     by = scores.groupby(["target", "horizon"], observed=True)["mae"]
     scores["rank"] = by.rank(ascending=False, method="average") / by.transform("size")

@@ -109,7 +109,7 @@ def cells(
     before = predictions[predictions["split"].eq("calibration") & predictions["model"].eq(study.primary)]
     found = []
     for target in study.targets:
-        for horizon in study.key_horizons or study.horizons:
+        for horizon in study.leading_horizons:
             mine = _here(own, target.name, horizon)
             theirs = None if against.empty else _here(against, target.name, horizon)
             earlier = _here(before, target.name, horizon).sort_values(["subject", "time"], kind="stable")

@@ -37,7 +37,7 @@ def worth(
     "The effective sample size and the smallest bias that it can reveal, in plain words."
     if tests is None or not len(tests):
         return []
-    lead, target = verdict.key_horizons(study)[-1], study.targets[0]
+    lead, target = study.leading_horizons[-1], study.targets[0]
     own = tests[(tests["model"].astype(str) == study.primary) & (tests["target"].astype(str) == target.name)]
     own = own[(own["horizon"] == lead) & (own["group"] == "all") & ~own["assumes_independence"].astype(bool)]
     own = own[own["design_effect"].notna() & (own["n_rows"] > 0)]
@@ -117,7 +117,7 @@ GAINS = {  # (is low good, is it better, is that more than chance): against the 
 
 def _gain(study: Study, metrics, differences) -> list[str]:
     "What the model saves against its reference and against the best simple method."
-    target, lead, leads = study.targets[0], verdict.key_horizons(study)[-1], LEADS[study.kind]
+    target, lead, leads = study.targets[0], study.leading_horizons[-1], LEADS[study.kind]
     said, reference = [], called(study.reference, study)
     skill = verdict.lead_row(metrics, study, leads.skill, lead) if leads.skill else None
     if skill is not None and pd.notna(skill["value"]):
@@ -155,7 +155,7 @@ def _gain(study: Study, metrics, differences) -> list[str]:
 
 def _noise(study: Study, metrics, floor, source: str) -> list[str]:
     "What a perfect forecast would still be off by."
-    lead, error = verdict.key_horizons(study)[-1], LEADS[study.kind].error
+    lead, error = study.leading_horizons[-1], LEADS[study.kind].error
     row = verdict.lead_row(metrics, study, error, lead)
     at = floor[floor["horizon"] == lead]["value"].dropna() if floor is not None and len(floor) else []
     if row is None or not len(at):
@@ -274,7 +274,7 @@ def accuracy(
 ) -> Section:
     "How accurate it is, against what."
     title, key = t("How accurate is it?"), "how-accurate-is-it"
-    keys, target, several_targets = verdict.key_horizons(study), study.targets[0], len(study.targets) > 1
+    keys, target, several_targets = study.leading_horizons, study.targets[0], len(study.targets) > 1
     everything = metrics[(metrics["group"] == "all") & metrics["metric"].isin(METRICS)]
     own = everything[(everything["model"] == study.primary) & (everything["target"] == target.name)]
     error = LEADS[study.kind].error

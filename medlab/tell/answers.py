@@ -18,7 +18,7 @@ from .words import METRICS, called, listed, say
 # %% ../../nbs/4_tell/43_answers.ipynb #cell-004
 def _known(study, manifest, metrics, tests, audit, predictions, smallest) -> dict:
     "Numbers that several sentences need."
-    horizon = (study.key_horizons or study.horizons)[-1]
+    horizon = study.leading_horizons[-1]
     own = metrics[(metrics["model"].astype(str) == study.primary) & (metrics["scope"] == "at")]
     every = own[own["group"] == "all"]
     lead = every[(every["horizon"] == horizon) & every["value"].notna()]

@@ -12,7 +12,7 @@ from ..core.study import Study, Target
 from .groups import by_group, furthest, hidden, one_by_one
 from .language import plain, t, whole
 from .page import Card, Numbers
-from .reference import alone, key_horizons, lead_row, skill_row
+from .reference import alone, lead_row, skill_row
 from .tables import MISSING, interval, number, percent
 from medlab.tell.words import (
     DIGITS,
@@ -86,7 +86,7 @@ def _best(values: pd.Series, metric: str) -> int:
 
 def _how_far(study: Study, metrics: pd.DataFrame, row, floor: pd.DataFrame | None) -> Card:
     "How far off it is, how often it is close enough, and what noise alone would leave."
-    *earlier, last = key_horizons(study)
+    *earlier, last = study.leading_horizons
     others = {h: lead_row(metrics, study, row["metric"], h) for h in earlier}
     others = {h: other for h, other in others.items() if other is not None}
     unit = "" if row["metric"] in DIGITS else t(row["unit"])
@@ -114,7 +114,7 @@ def _how_far(study: Study, metrics: pd.DataFrame, row, floor: pd.DataFrame | Non
 
 def _come_true(study: Study, metrics: pd.DataFrame, smallest: int) -> Card | None:
     "How many events came per one predicted; None where there were too few of them."
-    last = key_horizons(study)[-1]
+    last = study.leading_horizons[-1]
     row, share = (lead_row(metrics, study, m, last) for m in ("observed_expected", "prevalence"))
     if row is None or share is None or share["value"] * share["n_rows"] < smallest:
         return None
@@ -131,7 +131,7 @@ def _come_true(study: Study, metrics: pd.DataFrame, smallest: int) -> Card | Non
 
 def _against(study: Study, metrics: pd.DataFrame, row) -> Card | None:
     "How much less its error is than that of the reference, of the best simple method, and of the best possible."
-    metric, last = row["metric"], key_horizons(study)[-1]
+    metric, last = row["metric"], study.leading_horizons[-1]
     method, skill = called(study.reference, study), skill_row(metrics, study, last)
     versus = lead_row(metrics, study, metric, last, model=study.reference)
     if versus is None:
@@ -176,7 +176,7 @@ def _against(study: Study, metrics: pd.DataFrame, row) -> Card | None:
 
 def _for_whom(study: Study, metrics: pd.DataFrame, per_subject: pd.DataFrame, row) -> Card | None:
     "The group with the worst error, and the best and the worst single patient."
-    metric, last, target = row["metric"], key_horizons(study)[-1], study.targets[0]
+    metric, last, target = row["metric"], study.leading_horizons[-1], study.targets[0]
     unit = "" if metric in DIGITS else t(row["unit"])
     parts = pick(metrics, study, metric, horizon=last, model=study.primary)
     by_truth = [f"by_{name}" for name in study.outcome_slices]
@@ -217,7 +217,7 @@ def _for_whom(study: Study, metrics: pd.DataFrame, per_subject: pd.DataFrame, ro
 
 def _off(study: Study, metrics: pd.DataFrame, smallest: int) -> Card | None:
     "The group whose risks come true least, if any clearly does not."
-    last, title = key_horizons(study)[-1], t("For whom are its risks wrong?")
+    last, title = study.leading_horizons[-1], t("For whom are its risks wrong?")
     parts = by_group(hidden(metrics, study, smallest), study, last)
     parts = parts[parts["value"].notna() & parts["low"].notna()] if len(parts) else parts
     if parts.empty:
@@ -252,7 +252,7 @@ def cards(
     smallest: int = 11,  # fewest patients, and events, that may be told
 ) -> Numbers:  # empty where there is nothing to show
     "The three numbers of the first screen."
-    row = lead_row(metrics, study, LEADS[study.kind].error, key_horizons(study)[-1])
+    row = lead_row(metrics, study, LEADS[study.kind].error, study.leading_horizons[-1])
     if row is None:
         return Numbers()
     if study.kind == "binary":

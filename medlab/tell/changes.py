@@ -20,7 +20,6 @@ from .language import plain, t, whole
 from .page import Badge, Link, Section
 from .privacy import scrub
 from .recommendations import own_rows
-from .reference import key_horizons
 from .tables import interval
 from .words import ahead, group_name, plain_test
 
@@ -153,7 +152,7 @@ def compare(
     rows, why = matched(study, now, before)
     lines = []
     for target in study.targets:
-        for horizon in key_horizons(study):
+        for horizon in study.leading_horizons:
             here = rows[(rows["target"] == target.name) & (rows["horizon"] == horizon)] if len(rows) else rows
             if len(here):
                 lines += _paired(here, study, target, horizon, n_resamples, seed)

@@ -15,7 +15,6 @@ from .findings import amount, audit_key, finding, hide_counts, test_key, unit_na
 from .language import plain, several, t, whole
 from .page import Badge, Details, Foreign, Section, mix
 from .privacy import scrub
-from .reference import key_horizons
 from .tables import interval, p_value
 from .words import group_name, listed, plain_test
 
@@ -103,7 +102,7 @@ def what_was_tested(
     everything, naive = own, own["assumes_independence"].astype(bool)
     again = own["test"].astype(str).str.endswith("_sign_flip")  # a second way to test the same
     every, own, textbook = own[~naive], own[~naive & ~again], own[naive]
-    led = own["horizon"].isin(key_horizons(study))
+    led = own["horizon"].isin(study.leading_horizons)
     aside = own["test"].astype(str).isin(study.yardsticks)
     main, found, seen = own[led & ~aside & (own["group"] == "all")], [], set()
     worst = lambda rows: (

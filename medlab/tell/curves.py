@@ -32,7 +32,7 @@ def rows_of(
     horizon: float | None = None,  # the last key horizon where None
 ) -> pd.DataFrame:  # rows of the test split that have a truth and a prediction
     "What one model said about one target, one horizon ahead."
-    horizon = (study.key_horizons or study.horizons[-1:])[-1] if horizon is None else horizon
+    horizon = study.leading_horizons[-1] if horizon is None else horizon
     use = predictions["model"].eq(model or study.primary) & predictions["horizon"].eq(horizon)
     use &= predictions["target"].eq(target or study.targets[0].name) & predictions["split"].eq("test")
     return predictions[use].dropna(subset=["y", "yhat"])

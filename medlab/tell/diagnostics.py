@@ -41,7 +41,7 @@ def errors_of(
     target: str | None = None,  # the study's first where None
 ) -> SimpleNamespace | None:  # error, yhat, subject (0..n-1), n, time (ms or None), about, horizon
     "What the four pictures are drawn from; None where there are no rows."
-    about, horizon = study.target(target or study.targets[0].name), (study.key_horizons or study.horizons)[-1]
+    about, horizon = study.target(target or study.targets[0].name), study.leading_horizons[-1]
     rows = rows[(rows["model"] == study.primary) & (rows["target"] == about.name) & (rows["horizon"] == horizon)]  # fmt: skip
     rows = rows[np.isfinite(rows[["y", "yhat"]].to_numpy(float)).all(axis=1)]
     if rows.empty:

@@ -48,7 +48,7 @@ def material(
     rows = predictions[predictions["target"].astype(str) == (target or study.targets[0].name)]
     rows = rows[np.isfinite(rows["y"]) & np.isfinite(rows["yhat"])]
     rows = rows.assign(model=rows["model"].astype(str), subject=rows["subject"].astype(str))
-    shown, horizon = rows[rows["split"] == split], (study.key_horizons or study.horizons)[-1]
+    shown, horizon = rows[rows["split"] == split], study.leading_horizons[-1]
     own = shown[(shown["model"] == study.primary) & (shown["horizon"] == horizon)]
     if own.empty:
         raise ValueError(

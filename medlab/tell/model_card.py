@@ -81,10 +81,10 @@ def model_card(
     "A model card (Mitchell and others, FAccT 2019) from the tables of the run."
     names = names or {}
     say = lambda key: stated_text(stated, key) or NOT_STATED
-    horizon = (study.key_horizons or study.horizons)[-1]
+    horizon = study.leading_horizons[-1]
     own = metrics[metrics["model"].astype(str) == study.primary]
     whole_group = own[(own["group"] == "all") & (own["scope"] == "at")]
-    key = whole_group[whole_group["horizon"].isin(study.key_horizons or study.horizons)]
+    key = whole_group[whole_group["horizon"].isin(study.leading_horizons)]
     counts = whole_group["n_subjects"] if len(whole_group) else pd.Series([0])
     rows = whole_group.groupby(["target", "horizon"], observed=True)["n_rows"].max()
     worst, small = _worst_groups(study, metrics, horizon, max(MINIMUM_PATIENTS, smallest))

@@ -20,7 +20,7 @@ from .findings import audit_key, finding, hide_counts, test_key
 from .language import several, t, whole
 from .page import Details, Foreign, Link, Section, mix
 from .privacy import scrub
-from .reference import amount, key_horizons
+from .reference import amount
 from .verdict import own_tests
 from .words import NOT_SIMPLE, called, group_name, plain_test
 
@@ -199,7 +199,7 @@ def _from_methods(differences: pd.DataFrame | None, study: Study) -> dict:
     if differences is None or differences.empty:
         return {}
     found, link = {}, Link(t("accuracy"), "#how-accurate-is-it")
-    lead = differences[differences["horizon"] == key_horizons(study)[-1]]
+    lead = differences[differences["horizon"] == study.leading_horizons[-1]]
     for target in study.targets:
         rows = lead[lead["target"] == target.name]
         gap = lambda row, target=target: amount(

@@ -179,7 +179,7 @@ def assemble(
     )
     differences = versus(rows, study) if differences is None else differences
     models = [str(model) for model in rows["model"].unique()]
-    lead, target = verdict.key_horizons(study)[-1], study.targets[0].name
+    lead, target = study.leading_horizons[-1], study.targets[0].name
     whole_own = rows[rows["model"].astype(str) == study.primary]
     own = whole_own[(whole_own["target"].astype(str) == target) & (whole_own["horizon"] == lead)]
     judged = verdict.judge(study, metrics, differences, tests, audit, additions.reasons)

@@ -13,7 +13,7 @@ from ..core.seeds import stream
 from ..core.study import Study
 from ..judge.bootstrap import bootstrap_sums, subject_sums
 from ..judge.dependence import codes
-from . import figures, points, tables, verdict
+from . import figures, points, tables
 from .accuracy import accuracy, worth  # noqa: F401 (the first of the results, from its own notebook)
 from .funnel import VALUES, funnel
 from .groups import hidden
@@ -58,7 +58,7 @@ def for_whom(
     names: dict[str, str] | None = None,  # id -> pseudonym
 ) -> Section | None:  # None where nothing is known of the model
     "For whom it fails: groups, then single patients."
-    lead, target, error = verdict.key_horizons(study)[-1], study.targets[0], LEADS[study.kind].error
+    lead, target, error = study.leading_horizons[-1], study.targets[0], LEADS[study.kind].error
     metrics, measure, risks = (
         hidden(metrics, study, smallest),
         LEADS[study.kind].groups,
@@ -144,11 +144,9 @@ def ranges(
         & (metrics["target"] == study.targets[0].name)
         & (metrics["scope"] == "at")
     ]
-    inside, lead = rows[rows["metric"] == "coverage"], verdict.key_horizons(study)[-1]
+    inside, lead = rows[rows["metric"] == "coverage"], study.leading_horizons[-1]
     at = inside[
-        (inside["group"] == "all")
-        & inside["horizon"].isin(verdict.key_horizons(study))
-        & inside["value"].notna()
+        (inside["group"] == "all") & inside["horizon"].isin(study.leading_horizons) & inside["value"].notna()
     ]
     if level is None or at.empty:
         return None
@@ -252,7 +250,7 @@ def over_time(
     found = periods(rows, metric=error) if error in ("mae", "observed_expected") else []
     if len(found) < 2:
         return None
-    what = measured(error, verdict.key_horizons(study)[-1], study)
+    what = measured(error, study.leading_horizons[-1], study)
     text = (
         t(
             "Counted from the first prediction of the test. A model that gets worse with time needs to be fitted again."

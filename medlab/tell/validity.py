@@ -16,7 +16,7 @@ from ..core.study import Study
 from . import tables
 from .language import day, plain, several, t
 from .page import Details, Section
-from .reference import key_horizons, lead_row
+from .reference import lead_row
 from .tables import number, percent
 from .words import ahead
 
@@ -93,7 +93,7 @@ def triggers(
     missing: dict[str, float] | None = None,  # input -> share of its values that are missing now, 0..1
 ) -> pd.DataFrame:  # target, horizon, measure, now, low_limit, high_limit, unit
     "What to measure again, and at which value to act; numbers only."
-    horizon, rows = key_horizons(study)[-1], []
+    horizon, rows = study.leading_horizons[-1], []
     for target in study.targets:
         for metric, (name, bad) in WATCHED.items():
             row = lead_row(metrics, study, metric, horizon, target.name)

@@ -18,7 +18,6 @@ from medlab.tell.reference import (  # noqa: F401 (they lived here)
     against_best,
     against_reference,
     better,
-    key_horizons,
     lead_row,
     too_good,
 )
@@ -79,7 +78,7 @@ def own_tests(
     if not len(tests):
         return pd.DataFrame(columns=["test", "group", "verdict", "effect", "effect_unit", "horizon"])
     own = tests[(tests["model"].astype(str) == study.primary) & ~tests["assumes_independence"].astype(bool)]
-    own = own[own["horizon"].isin(key_horizons(study))].astype({"verdict": str, "group": str})
+    own = own[own["horizon"].isin(study.leading_horizons)].astype({"verdict": str, "group": str})
     own = own.assign(test=own["test"].astype(str).str.removesuffix("_sign_flip"))  # asks the same again
     return own[own["test"].isin(study.yardsticks) == yardsticks]
 

@@ -249,7 +249,7 @@ def section(
     smallest: int = 11,  # smallest number of patients that may be told
 ) -> Section | None:  # None for other kinds than regression, and where the model has no rows
     "The gallery of the worst patients."
-    target, horizon = study.targets[0], (study.key_horizons or study.horizons)[-1]
+    target, horizon = study.targets[0], study.leading_horizons[-1]
     rows = rows[np.isfinite(rows[["y", "yhat"]].to_numpy(float)).all(axis=1)]
     everything, rows = rows, rows[rows["target"] == target.name]
     lead_rows = rows[(rows["model"] == study.primary) & (rows["horizon"] == horizon)]

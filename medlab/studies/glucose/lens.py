@@ -21,7 +21,6 @@ from ...tell import points, tables
 from ...tell.figures import cast
 from ...tell.language import plain, t
 from ...tell.page import Additions, Details, Section, figure
-from ...tell.verdict import key_horizons
 from ...tell.words import ahead, called
 
 # %% ../../../nbs/5_studies/glucose/60_lens.ipynb #cell-004
@@ -35,7 +34,7 @@ def zone_shares(
 ) -> pd.DataFrame:  # grid, model, horizon, zone, value, low, high, n_subjects, n_rows
     "Share of predictions in each zone of each error grid, at the key horizons."
     found = []
-    for model, horizon, rows in cells(predictions, study, split, key_horizons(study)):
+    for model, horizon, rows in cells(predictions, study, split, study.leading_horizons):
         for grid in grids:
             zones = GRIDS[grid](rows["y"], rows["yhat"])
             inside = (zones[:, None] == np.array(list(ZONES))).astype(float)
@@ -63,7 +62,7 @@ def time_in_range(
     seed: int = 0,
 ) -> pd.DataFrame:  # model ("measured" for the truth), horizon, range, value, low, high, n_subjects, n_rows
     "Share of time in each consensus range, measured and as forecast, at the hardest key horizon."
-    found, lead = [], key_horizons(study)[-1]
+    found, lead = [], study.leading_horizons[-1]
     for model, horizon, rows in cells(predictions, study, split, [lead]):
         values = {model: rows["yhat"]} | ({"measured": rows["y"]} if model == study.primary else {})
         for name, value in values.items():
@@ -88,7 +87,7 @@ def detection(
 ) -> pd.DataFrame:  # event, model, horizon, measure, value, low, high, n_subjects, n_rows
     "Sensitivity, specificity, precision and prevalence of low and high values, at the key horizons."
     found, measures = [], ["prevalence", "sensitivity", "specificity", "precision"]
-    for model, horizon, rows in cells(predictions, study, split, key_horizons(study)):
+    for model, horizon, rows in cells(predictions, study, split, study.leading_horizons):
         for event, occurs in EVENTS.items():
             true, said = (occurs(rows[c].to_numpy()) for c in ("y", "yhat"))
             top = np.stack([true, true & said, ~true & ~said, true & said], axis=1).astype(float)
@@ -107,7 +106,7 @@ def middling_day(
     hours: float = 24,  # length of the excerpt
 ) -> pd.DataFrame:  # rows of the study's model, one patient, the hardest key horizon
     "The most eventful day of the patient with the median error."
-    lead = key_horizons(study)[-1]
+    lead = study.leading_horizons[-1]
     rows = predictions[
         (predictions["split"] == split)
         & (predictions["model"] == study.primary)
@@ -154,7 +153,7 @@ def measure(
     "Compute everything that only a glucose report has."
     rows = predictions[np.isfinite(predictions["y"]) & np.isfinite(predictions["yhat"])]
     own = rows[(rows["model"].astype(str) == study.primary) & (rows["split"] == split)]
-    if not (own["horizon"] == key_horizons(study)[-1]).any():
+    if not (own["horizon"] == study.leading_horizons[-1]).any():
         return None
     kwargs = {"split": split, "n_resamples": n_resamples, "seed": seed}
     lows = alarms.measure(rows, study, level=70.0, **kwargs)
@@ -310,7 +309,7 @@ def additions(
     "Everything that only a glucose report says, in its order."
     if measured is None:
         return Additions(marks=MARKS)
-    lead = key_horizons(study)[-1]
+    lead = study.leading_horizons[-1]
     rows = predictions[np.isfinite(predictions["y"]) & np.isfinite(predictions["yhat"])]
     rows = rows[
         (rows["split"] == measured.split)
