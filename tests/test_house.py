@@ -141,6 +141,32 @@ def test_no_print_and_no_star_imports_in_the_package():
                 assert all(a.name != "*" for a in node.names), f"{path}:{node.lineno} imports *"
 
 
+def lesson_lines(source: str) -> list[str]:
+    "Statements of a module that do something when it is imported, and are no definition."
+    found = []
+    for node in ast.parse(source).body:
+        defines = isinstance(
+            node,
+            (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.AugAssign),
+        )  # fmt: skip
+        says = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        guarded = isinstance(node, ast.If) and re.search(r"TYPE_CHECKING|__name__", ast.unparse(node.test))
+        if not (defines or says or guarded):
+            found.append(ast.unparse(node))
+    return found
+
+
+def test_exported_cells_hold_definitions_only():
+    "A lesson's line in an exported cell would run whenever somebody imports the module."
+    assert lesson_lines("import os\nx = 1\ndef f():\n    f()\nf()\nfor i in []:\n    f()") == [
+        "f()",
+        "for i in []:\n    f()",
+    ]
+    asked_for = {"mlflow_model.py": ["mlflow.models.set_model(Bundle())"]}  # MLflow runs that file to get the model
+    for path in MODULES:
+        assert lesson_lines(path.read_text()) == asked_for.get(path.name, []), path
+
+
 def test_public_functions_are_documented():
     missing = []
     for path in MODULES:

@@ -116,9 +116,6 @@ def _scores(values: dict) -> dict:
                 found[name] = number
     return found
 
-
-_scores({"auroc": 0.79, "by age": {"18 to 39": 0.75, "65+": None}, "best": "lightgbm", "slope": float("nan")})
-
 # %% ../../nbs/3_learn/70_tracking.ipynb #cell-013
 _held: set[str] = set()  # places that this process has locked
 
