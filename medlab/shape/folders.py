@@ -7,6 +7,7 @@ __all__ = ['SIDE', 'walk', 'kind', 'content']
 
 # %% ../../nbs/1_shape/14_folders.ipynb #cell-002
 import gzip
+import zlib
 from collections import deque
 from fnmatch import fnmatch
 from pathlib import Path
@@ -68,4 +69,7 @@ def content(
 ) -> bytes:
     "What is in a file; OSError or EOFError where it is not readable."
     data = Path(path).read_bytes()
-    return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    try:
+        return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    except zlib.error as error:
+        raise OSError(f"damaged where it is compressed: {error}") from error
