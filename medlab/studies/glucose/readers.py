@@ -94,7 +94,9 @@ _LISTS = ("subjects.csv", "pumps.csv")
 def sources(
     folder: str | Path,  # holds pump_{serial}/ folders
     count: Count,  # what is not read is named here
-) -> tuple[dict[str, list], dict[str, Path]]:  # pump's folder -> (path, name, signals) of its files; the cohort's lists
+) -> tuple[
+    dict[str, list], dict[str, Path]
+]:  # pump's folder -> (path, name, signals) of its files; the cohort's lists
     "What there is to read, in any letter case, compressed or not: one layout per pump."
     folder = Path(folder)
     found, left = walk(folder)
@@ -104,7 +106,9 @@ def sources(
     lists = {}
     for path, name in inside.items():
         pump, _, rest = name.partition("/")
-        place = next((p for p in _MERGED | _RAW if rest.lower().startswith(p) and "/" not in rest[len(p) :]), "")
+        place = next(
+            (p for p in _MERGED | _RAW if rest.lower().startswith(p) and "/" not in rest[len(p) :]), ""
+        )
         if not rest and pump.lower().removesuffix(".gz") in _LISTS:
             which = pump.lower().removesuffix(".gz")
             if which in lists:
@@ -115,7 +119,9 @@ def sources(
         elif pump not in pumps:
             left[name] = "not in a folder pump_<serial>"
         elif not place or kind(path) not in (".csv", ".csv.gz"):
-            left[name] = "no file of a pump: train/lstm_train_*.csv, raw/raw_cgm_*.csv and so on (also .csv.gz)"
+            left[name] = (
+                "no file of a pump: train/lstm_train_*.csv, raw/raw_cgm_*.csv and so on (also .csv.gz)"
+            )
         else:
             pumps[pump].setdefault(place, []).append(path)
     count.not_read.update(sorted(left.items()))
@@ -249,7 +255,6 @@ def read_pump_folders(
             home = zone_name(zone.strip()) if zone else "UTC"
             records.append(Record(subject, *events.values(), home, about, rows))
     return records, count
-
 
 # %% ../../../nbs/5_studies/glucose/30_readers.ipynb #cell-014
 def read_event_table(

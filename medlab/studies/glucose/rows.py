@@ -32,7 +32,17 @@ PLAUSIBLE = {  # reference document of the study; a row with a value outside is 
     "slow_insulin": (0.0, 240.0),  # U, a day of the largest basal rate
 }
 YEARS = (1990, 2100)  # a clock outside them was never set
-CODES = (0, 1, 2, 3, 5, 6, 9, 10, 12)  # a Dexcom receiver writes these in place of a reading: no sensor, not calibrated, ...
+CODES = (
+    0,
+    1,
+    2,
+    3,
+    5,
+    6,
+    9,
+    10,
+    12,
+)  # a Dexcom receiver writes these in place of a reading: no sensor, not calibrated, ...
 RATE, DOSE = ("u/h", "u/hr", "iu/h", "units/h", "units/hr"), ("u", "iu", "unit", "units")
 UNITS = {"basal_rate": RATE, **dict.fromkeys(("bolus_dose", "fast_insulin", "slow_insulin"), DOSE)}
 
@@ -80,7 +90,6 @@ class Count:
             self.used -= rows
             self.refused["of a patient who was set aside"] += rows
             self.first.setdefault("of a patient who was set aside", f"patient {subject}")
-
 
     def add(self, other) -> None:
         "Count what another count has counted."
@@ -176,7 +185,9 @@ def text_table(
         raise FileError(str(error) if isinstance(error, ValueError) else f"not readable ({error})") from error
     columns = found.columns
     if missing := [c for c in needed if c not in columns]:
-        raise FileError(f"has no column {', '.join(missing)} (its first line reads: {','.join(columns)[:60]!r})")
+        raise FileError(
+            f"has no column {', '.join(missing)} (its first line reads: {','.join(columns)[:60]!r})"
+        )
     if twice := sorted({c for c in columns if c and columns.count(c) > 1}):
         raise FileError(f"has the column {', '.join(twice)} more than once")
     count.rows += len(found.rows)
@@ -206,7 +217,9 @@ def declared(
             raise FileError(f"declares the unit of '{name}', which is no column of it")
     written = header.get("time_zone", "").strip()
     if written and not is_zone(written):
-        raise FileError(f"names the time zone '{written}', which is none; use an IANA name such as Europe/Stockholm")
+        raise FileError(
+            f"names the time zone '{written}', which is none; use an IANA name such as Europe/Stockholm"
+        )
     handling = header.get("tz_handling", "").strip().lower()
     stored = re.search(r"stored[ _-]?in\s*[=:]\s*([^,;]*)", handling)
     word = (stored[1] if stored else handling).strip(" '\"")
@@ -217,7 +230,9 @@ def declared(
         )
     local, zone = word.startswith("local"), zone_name(written) or ""
     if local and not zone:
-        raise FileError("keeps local time but names no zone; add `# time_zone: Europe/Stockholm` to its header")
+        raise FileError(
+            "keeps local time but names no zone; add `# time_zone: Europe/Stockholm` to its header"
+        )
     unit = next((said[name] for name in ("bg", "gl", "glucose") if name in said), "")
     return zone if local else "", zone, unit
 
@@ -292,7 +307,11 @@ def check_glucose(
     cells = cells.mask(missing | (side != 0), "")
     value = pd.to_numeric(cells, errors="coerce")
     low = value < LOWEST  # an mmol/L file has more of them than of large numbers, and fractions among them
-    if not unit.lower().startswith("mmol") and value[low].isin(CODES).all() and (value > BOTH).sum() > low.sum():
+    if (
+        not unit.lower().startswith("mmol")
+        and value[low].isin(CODES).all()
+        and (value > BOTH).sum() > low.sum()
+    ):
         _mark(reason, low, "an error code of the receiver, no reading")
         cells = cells.mask(low, "")
     bg = check_amounts(cells, "bg", reason, lambda value: to_mgdl(value, unit or None, where))
@@ -347,4 +366,3 @@ def read_table(
         count.refuse(why, list(reason.index[reason == why]), where)
     count.said[where] = said
     return table[reason == ""], home
-
