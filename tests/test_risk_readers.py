@@ -280,7 +280,9 @@ def test_folders_that_contradict_their_rows_cost_those_rows(tmp_path):
         "the folder's name says otherwise"
     ]
     assert about["ignored"] == ["bmi_category", "site"]
-    named = readers.read(tmp_path / "year=2019")  # the folder that was named, and what is above it, are no columns
+    named = readers.read(
+        tmp_path / "year=2019"
+    )  # the folder that was named, and what is above it, are no columns
     assert named[0]["year"].tolist() == [2019, 2020] and named[2]["ignored"] == ["bmi_category", "site"]
 
 

@@ -26,9 +26,9 @@ def walk(
     folder, found, left = Path(folder), [], {}
     seen = dict.fromkeys(folder.resolve().parents, "a folder that holds this one")
     name = lambda path: path.relative_to(folder).as_posix()
-    waiting = deque([folder])
-    while waiting:  # links come last: a folder is read under its own name where it has one
-        place = waiting.popleft()
+    waiting, links, renamed = deque([folder]), deque(), deque()
+    while waiting or links or renamed:  # a folder is read under its own name where it has one
+        place = (waiting or links or renamed).popleft()
         real = place.resolve()
         if real in seen:
             left[name(place)] = f"leads to {seen[real]}, which is not read twice"
@@ -45,7 +45,8 @@ def walk(
             if entry.name.startswith((".", "_")):
                 left[name(entry)] = f"hidden: the name begins with {entry.name[0]}"
             elif entry.is_dir():
-                (waiting if entry.is_symlink() else inner).append(entry)
+                link = links if entry.name == entry.resolve().name else renamed
+                (link if entry.is_symlink() else inner).append(entry)
             elif entry.is_file():
                 found.append(entry)
             elif entry.is_symlink():
