@@ -18,9 +18,10 @@ from ...core.seeds import stream
 from ...judge.raw_files import RawText, raw_files, raw_text
 from ...shape.scaling import RobustScaler
 from ...shape.windows import Windows
+from ...shape.clock import zone_name
 from .prepare import FEATURES, features, truncated
 from .readers import LAYOUTS
-from .rows import Count, Record, check_times, zone_name
+from .rows import Count, Record, check_times
 
 # %% ../../../nbs/5_studies/glucose/84_moments.ipynb #cell-004
 def another_future(

@@ -15,6 +15,7 @@ from ...core.progress import progress
 from ...shape.declared import TRUTH
 from ...shape.folders import kind, walk
 from ...shape.units import UnitError
+from ...shape.clock import is_zone, zone_name
 from medlab.studies.glucose.rows import (
     Count,
     FileError,
@@ -23,12 +24,10 @@ from medlab.studies.glucose.rows import (
     check_glucose,
     check_times,
     declared,
-    is_zone,
     read_table,
     simulated,
     spare_insulin,
     text_table,
-    zone_name,
 )
 
 # %% ../../../nbs/5_studies/glucose/30_readers.ipynb #cell-006

@@ -4,16 +4,14 @@
 
 # %% auto #0
 __all__ = ['LOW', 'HIGH', 'HIGH_AS_WRITTEN', 'PLAUSIBLE', 'YEARS', 'CODES', 'RATE', 'DOSE', 'UNITS', 'Record', 'Count',
-           'FileError', 'local_to_utc', 'to_utc', 'is_zone', 'zone_name', 'text_table', 'declared', 'simulated',
-           'check_times', 'check_amounts', 'check_glucose', 'spare_insulin', 'read_table']
+           'FileError', 'text_table', 'declared', 'simulated', 'check_times', 'check_amounts', 'check_glucose',
+           'spare_insulin', 'read_table']
 
 # %% ../../../nbs/5_studies/glucose/28_rows.ipynb #cell-002
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
-from zoneinfo import ZoneInfo, available_timezones
 
 import numpy as np
 import pandas as pd
@@ -21,6 +19,7 @@ import pandas as pd
 from ...shape.declared import says_simulated, units
 from ...shape.lines import filled, lines, split
 from ...shape.units import BOTH, LOWEST, to_mgdl
+from ...shape.clock import is_zone, local_to_utc, zone_name
 
 LOW, HIGH = 40.0, 400.0  # mg/dL: below and above, sensors say Low and High
 HIGH_AS_WRITTEN = 399.5  # mg/dL: a High of 22.2 mmol/L is 399.6 to 400.0 after conversion
@@ -107,68 +106,7 @@ class Count:
 class FileError(ValueError):
     "A file cannot be used at all; the message says why."
 
-# %% ../../../nbs/5_studies/glucose/28_rows.ipynb #cell-008
-def local_to_utc(
-    local,  # local wall times (n,), in the order in which they happened, or in reverse
-    zone: str,  # IANA name, e.g. "Europe/Stockholm"
-) -> tuple[
-    pd.DatetimeIndex, np.ndarray
-]:  # UTC without zone (n,), NaT for times that the clock skipped; and where the first pass was only assumed (n,)
-    "Local time to UTC; the repeated hour of autumn is told apart by the largest step back in it."
-    local = pd.DatetimeIndex(local).as_unit("us")
-    steps = np.diff(local.dropna().to_numpy())
-    if (steps < np.timedelta64(0)).sum() > len(steps) / 2:  # newest first, as many exports are
-        utc, assumed = local_to_utc(local[::-1], zone)
-        return utc[::-1], assumed[::-1]
-    early, late = (
-        local.tz_localize(zone, ambiguous=np.full(len(local), first), nonexistent="NaT")
-        .tz_convert("UTC")
-        .tz_localize(None)
-        .to_numpy()
-        for first in (True, False)
-    )
-    chosen, assumed = early.copy(), np.zeros(len(local), bool)
-    repeated = np.flatnonzero((early != late) & ~np.isnat(early))  # at most two hours of rows a year
-    days = local.normalize().to_numpy()
-    for day in np.unique(days[repeated]):
-        rows = repeated[days[repeated] == day]
-        back = -np.diff(local[rows].to_numpy())
-        if len(back) and back.max() > (late - early)[rows[0]] / 4:
-            after = rows[back.argmax() + 1 :]
-            chosen[after] = late[after]
-        else:
-            assumed[rows] = True
-    return pd.DatetimeIndex(chosen), assumed
-
-
-def to_utc(
-    local,  # local wall times (n,), in the order in which they happened, or in reverse
-    zone: str,  # IANA name, e.g. "Europe/Stockholm"
-) -> pd.DatetimeIndex:  # UTC without zone (n,); NaT for times that the clock skipped
-    "Local time to UTC, without the doubts."
-    return local_to_utc(local, zone)[0]
-
-
-def is_zone(
-    name,  # what a file says its time zone is
-) -> bool:
-    "Whether this is an IANA time zone, in any letter case."
-    return zone_name(str(name).strip()) is not None
-
-
-@cache
-def zone_name(
-    name: str,  # what a file says its time zone is
-) -> str | None:  # as IANA writes it; None where it is none
-    "The time zone's own name."
-    try:
-        if name and ZoneInfo(name):
-            return name
-    except (KeyError, ValueError, OSError):
-        pass
-    return next((zone for zone in sorted(available_timezones()) if zone.lower() == name.lower()), None)
-
-# %% ../../../nbs/5_studies/glucose/28_rows.ipynb #cell-012
+# %% ../../../nbs/5_studies/glucose/28_rows.ipynb #cell-006
 def text_table(
     path: Path,  # CSV file, also .gz
     needed: tuple[str, ...],  # columns that it must have
@@ -246,7 +184,7 @@ def simulated(
     except ValueError as error:
         raise FileError(str(error)) from error
 
-# %% ../../../nbs/5_studies/glucose/28_rows.ipynb #cell-014
+# %% ../../../nbs/5_studies/glucose/28_rows.ipynb #cell-008
 def _mark(reason: pd.Series, rows, why: str) -> None:
     "Give these rows a reason, unless they have one."
     reason[rows & (reason == "")] = why

@@ -263,7 +263,7 @@ def prepare(
         for module in (raw, readers, declared, folders, lines, quantities, history, buckets, encoding, panels)
     ]
     code.append(code[0].with_name("prepare.py"))
-    units = sorted({beside for path in paths for beside in readers.units_files(path)})
+    units = sorted({beside for path in paths for beside in declared.units_files(path)})
     key = fingerprint([parameters, names, [digest(path) for path in [*paths, *units, *code]]])
     work = folder.parent / f".{folder.name}-{key[:16]}"
     (folder / "manifest.json").unlink(missing_ok=True)  # what is there is not finished any more
