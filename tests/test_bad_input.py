@@ -8,10 +8,11 @@ import pytest
 from conftest import write_cohort
 
 from medlab.core.files import read_json
+from medlab.shape.clock import local_to_utc, to_utc
 from medlab.shape.units import UnitError, to_mgdl
 from medlab.studies.glucose.prepare import age_band, known, prepare, replay
 from medlab.studies.glucose.readers import read_event_table, read_pump_folders
-from medlab.studies.glucose.rows import Count, FileError, local_to_utc, read_table, to_utc
+from medlab.studies.glucose.rows import Count, FileError, read_table
 
 
 @pytest.fixture

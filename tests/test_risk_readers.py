@@ -275,11 +275,15 @@ def test_folders_that_contradict_their_rows_cost_those_rows(tmp_path):
     place = tmp_path / "year=2019" / "site=north"
     place.mkdir(parents=True)
     csv_of(place, f"{HEAD},bmi_category\nA,2019,50,x\nB,2020,50,x\n")
-    kept, refused, about = readers.read_file(readers.files(tmp_path)[0])
+    kept, refused, about = readers.read_file(readers.files(tmp_path)[0], tmp_path)
     assert kept["patient_id"].tolist() == ["A"] and refused["reason"].tolist() == [
         "the folder's name says otherwise"
     ]
     assert about["ignored"] == ["bmi_category", "site"]
+    named = readers.read(
+        tmp_path / "year=2019"
+    )  # the folder that was named, and what is above it, are no columns
+    assert named[0]["year"].tolist() == [2019, 2020] and named[2]["ignored"] == ["bmi_category", "site"]
 
 
 def test_files_finds_data_and_nothing_else(cohort, tmp_path):

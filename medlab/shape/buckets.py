@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 
 from ..core.files import atomic, read_json, write_json
+from .folders import kind
+from .lines import above
 
 # %% ../../nbs/1_shape/80_buckets.ipynb #cell-006
 SPACE = 2**63  # places run from 0 to this
@@ -110,18 +112,6 @@ def collect(
     return pa.concat_tables(found).drop_columns("_place").to_pandas(split_blocks=True)
 
 # %% ../../nbs/1_shape/80_buckets.ipynb #cell-018
-def _home(path: Path, folder: Path) -> Path:
-    "A folder like the one that `path` lies in, as far as readers look at it."
-    keys = [part for part in path.parent.parts if part.count("=") == 1]
-    before = path.parents[len(keys)]
-    home = folder / "above" / "beside"
-    for old, new in ((before.parent, home.parent), (before, home), (path.parent, home.joinpath(*keys))):
-        new.mkdir(parents=True, exist_ok=True)
-        if (old / "units.json").is_file():
-            shutil.copyfile(old / "units.json", new / "units.json")
-    return home.joinpath(*keys)
-
-
 def pieces(
     path: str | Path,  # .parquet or .csv
     folder: str | Path,  # a folder for the pieces, made and removed here
@@ -133,17 +123,18 @@ def pieces(
     import pyarrow.parquet as pq
 
     path, folder = Path(path), Path(folder)
-    parquet = path.suffix == ".parquet"
+    parquet = kind(path) == ".parquet"
     if parquet:
         with pq.ParquetFile(path) as file:
             n = -(-file.metadata.num_rows // rows)
     else:
-        n = -(-path.stat().st_size // size) if path.suffix == ".csv" else 1  # compressed: as it is
+        n = -(-path.stat().st_size // size) if kind(path) == ".csv" else 1  # compressed: as it is
     if n < 2:
         yield path
         return
     try:
-        piece = _home(path, folder) / path.name
+        folder.mkdir(parents=True, exist_ok=True)
+        piece = folder / path.name
         if parquet:
             with pq.ParquetFile(path) as file:
                 for batch in file.iter_batches(-(-file.metadata.num_rows // n), use_threads=False):
@@ -153,7 +144,7 @@ def pieces(
         else:
             with path.open("rb") as file:
                 head = [file.readline()]
-                while head[-1].startswith((b"#", b"\xef\xbb\xbf#")) or not head[-1].strip():
+                while head[-1] and above(head[-1].decode("utf-8", "replace")):
                     head.append(file.readline())
                 while lines := file.readlines(-(-path.stat().st_size // n)):
                     piece.write_bytes(b"".join(head + lines))

@@ -6,7 +6,6 @@
 __all__ = ['COMPARED', 'another_future', 'pick_moments', 'fed', 'cut_off', 'made_again', 'replays']
 
 # %% ../../../nbs/5_studies/glucose/84_moments.ipynb #cell-002
-import gzip
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +15,13 @@ import numpy as np
 import pandas as pd
 
 from ...core.seeds import stream
+from ...judge.raw_files import RawText, raw_files, raw_text
 from ...shape.scaling import RobustScaler
 from ...shape.windows import Windows
+from ...shape.clock import zone_name
 from .prepare import FEATURES, features, truncated
 from .readers import LAYOUTS
-from .rows import Count, FileError, Record, check_times, text_table
+from .rows import Count, Record, check_times
 
 # %% ../../../nbs/5_studies/glucose/84_moments.ipynb #cell-004
 def another_future(
@@ -103,36 +104,49 @@ def cut_off(
     folder: Path,  # where the copy goes
 ) -> Path:  # the copy, for the reader
     "One subject's raw files, copied without the lines that were written after a moment."
-    data = Path(data)
-    files, column, copy = [data], "time", folder / data.name
-    if layout == "pump_folders":
-        for name in ("pumps.csv", "subjects.csv"):
-            if (data / name).exists():
-                shutil.copy(data / name, folder / name)
-        serials = [subject.removeprefix("pump-")]
-        if (data / "pumps.csv").exists():
-            owners, _ = text_table(data / "pumps.csv", ("pump_serial", "subject"), Count(), "pumps.csv")
-            serials += [*owners.loc[owners["subject"] == subject, "pump_serial"]]
-        files = [path for serial in serials for path in sorted((data / f"pump_{serial}").rglob("*.csv"))]
-        column, copy = "timestamp", folder
-    for path in files:
-        out = copy / path.relative_to(data) if layout == "pump_folders" else copy
+    data, owner = Path(data), {}
+    every = raw_files(data) if layout == "pump_folders" else [data]
+    column, of = ("timestamp", "") if layout == "pump_folders" else ("time", subject)
+    for path in every:
+        if layout == "pump_folders" and path.parent == data:
+            shutil.copy(path, folder / path.name)
+            if path.name.lower().removesuffix(".gz") == "pumps.csv":
+                text = raw_text(path)
+                at = [text.columns.index(name) for name in ("pump_serial", "subject")]
+                owner = {row[at[0]].strip(): row[at[1]].strip() for row in text.rows.values()}
+    for path in every:
+        place = path.relative_to(data).parts if path != data else (path.name,)
+        serial = place[0][len("pump_") :]
+        if path != data and (len(place) == 1 or owner.get(serial, f"pump-{serial}") != subject):
+            continue
+        out = folder.joinpath(*place)
         out.parent.mkdir(parents=True, exist_ok=True)
         try:
-            text, header = text_table(path, (column,), Count(), path.name)
-        except FileError:  # the reader sets it aside, and will again
+            text = raw_text(path)
+        except (OSError, EOFError, UnicodeDecodeError):  # the reader sets it aside, and will again
+            text = None
+        if text is None or column not in text.columns:
             shutil.copy(path, out)
             continue
-        zone = header.get("time_zone", "").strip() if "local" in header.get("tz_handling", "") else None
-        when = check_times(text[column], pd.Series("", index=text.index), zone or None, Count())
-        drop = set(text.index[when > time])
-        if "id" in text:
-            drop |= set(text.index[text["id"] != subject])
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        kept = [line for i, line in enumerate(raw.decode("utf-8-sig").splitlines(), 1) if i not in drop]
-        body = ("\n".join(kept) + "\n").encode()
-        out.write_bytes(gzip.compress(body) if path.suffix == ".gz" else body)
-    return copy
+        out.write_text(_until(text, column, time, of), encoding="utf-8")
+    return folder / data.name if layout == "event_table" else folder
+
+
+def _until(text: RawText, column: str, time: pd.Timestamp, subject: str) -> str:
+    "The lines of a file up to a moment; of one subject, where one is named."
+    head = {}
+    for line in text.every[: text.top]:
+        key, _, value = line.lstrip("#").partition(":")
+        head["_".join(key.lower().replace("-", " ").split())] = value.strip()
+    local = "local" in head.get("tz_handling", "").lower()
+    cells = {name: [row[k].strip() for row in text.rows.values()] for k, name in enumerate(text.columns)}
+    written = pd.Series(cells[column], index=[*text.rows], dtype=str)
+    zone = zone_name(head.get("time_zone", "")) if local else None
+    when = check_times(written, pd.Series("", index=written.index), zone, Count())
+    drop = set(written.index[when > time])
+    if subject:
+        drop |= {k for k, name in zip(text.rows, cells["id"], strict=True) if name != subject}
+    return "".join(f"{line}\n" for k, line in enumerate(text.every) if k not in drop)
 
 
 def made_again(

@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 
 from ...core.files import atomic
+from ...shape.declared import note
 
 MERGED_COLUMNS = (
     "timestamp", "bg", "delta_bg", "basal_rate", "bolus_dose", "sin_time", "cos_time", "bg_clip_flag", "bg_missing_flag",
 )  # fmt: skip
-NOTES = "SIMULATED by medlab (Hovorka model); no real person; not for dosing"
+NOTES = f"{note('Hovorka model')}; not for dosing"
 
 # %% ../../../nbs/5_studies/glucose/25_pumpfiles.ipynb #cell-004
 def header(

@@ -17,6 +17,7 @@ import pandas as pd
 from ...core.files import atomic, write_table
 from ...core.progress import progress
 from ...core.seeds import stream
+from ...shape.declared import marked
 from .day import NORMAL, UNIFORM, Now, State, begin, step
 from .people import OCCASIONS, TICKS, People, recruit
 
@@ -262,7 +263,7 @@ def write(
     write_table(
         folder / "truth.parquet",
         truth(run),
-        {"simulated": True, "seed": seed, "time": "UTC", "glucose": "mg/dL"},
+        marked({"seed": seed, "time": "UTC", "glucose": "mg/dL"}),
     )
     if futures:
         write_oracle(folder, run, futures)

@@ -16,10 +16,9 @@ from ...core.seeds import stream
 from ...judge.audit_twins import fingerprint
 from ...judge.evidence import Evidence
 from ...learn import boosting, recalibration, sets
-from . import readers
 from .forecast import SETTLED, SIMPLE, TWIN, Settings, encoded, exchanged, oracle
 from .model import Scorer, load, together
-from .moments import column, names_of, patients, raw_table, replays
+from .moments import column, names_of, patients, raw_paths, raw_table, replays
 from .prepare import RATE, WINDOW
 from .prepare import load as load_rows
 from .study import study
@@ -27,14 +26,15 @@ from .study import study
 # %% ../../../nbs/5_studies/risk/85_evidence.ipynb #cell-005
 def raw_rows(
     data: str | Path,  # the raw cohort
+    skip: set[str] = frozenset(),  # names of files that `prepare` set aside
 ) -> pd.DataFrame:  # subject, year, row (position in the files), diagnosis_year, target, birth_year, gender, height, weight, cholesterol
     "The raw rows that an audit needs, in the order of the files, read without the study's reader."
     parts, first = [], 0
-    for path in readers.files(data):
+    for path, place in raw_paths(data, skip).items():
         table, _ = raw_table(path)
         part = pd.DataFrame(
             {
-                name: column(table, name, path)
+                name: column(table, name, place)
                 for name in (
                     "year",
                     "diagnosis_year",
@@ -196,7 +196,8 @@ def gather(
     "Evidence of the risk study."
     prepared_folder, model = Path(artifacts) / "prepared", Path(artifacts) / "model"
     scorer, manifest = load(model), read_json(prepared_folder / "manifest.json")
-    prepared, raw = load_rows(prepared_folder).reset_index(drop=True), raw_rows(data)
+    aside = set(manifest["files"]["set_aside"])
+    prepared, raw = load_rows(prepared_folder).reset_index(drop=True), raw_rows(data, aside)
     names, windows = names_of(prepared), spans(prepared, raw)
     judged = prepared[prepared["split"].isin(list(SPLITS))]
     x = judged[names].to_numpy(np.float64)
@@ -215,7 +216,7 @@ def gather(
         row=place.reindex(key).to_numpy(),
         oracle=np.nan if best is None else best,
     )
-    replay, erased = replays(data, prepared, scorer.encoding.smoothing, moments, seed)
+    replay, erased = replays(data, prepared, scorer.encoding.smoothing, moments, seed, aside)
     again = fitted_again(prepared, scorer)
     order = stream(seed, "shuffled").permutation(len(some))
     kept = [

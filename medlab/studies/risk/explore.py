@@ -73,7 +73,7 @@ def _raw(data: str | Path, table: pd.DataFrame, most: int) -> pd.DataFrame:
     wanted = set(_disagreement(_said(table)).index[:most])
     parts = []
     for file in progress(readers.files(data), "reading patients"):
-        good = readers.read_file(file)[0]
+        good = readers.read_file(file, data)[0]
         parts.append(good[good["patient_id"].isin(wanted)])
     return pd.concat(parts, ignore_index=True)
 

@@ -19,7 +19,7 @@ import pandas as pd
 
 from ...core.files import digest, fingerprint, read_json, write_json, write_table
 from ...core.spread import here
-from ...shape import buckets, encoding, history, panels, quantities
+from ...shape import buckets, declared, encoding, folders, history, lines, panels, quantities
 from ...shape.panels import SPLITS, assign, band, check, load
 from . import readers
 from . import rows as raw
@@ -163,17 +163,17 @@ def _refusals(tables: list[pd.DataFrame]) -> pd.DataFrame:
     )
 
 
-def _spilled(item: tuple, work: str, sample: float, seed: int) -> dict:
+def _spilled(item: tuple, root: str, work: str, sample: float, seed: int) -> dict:
     "First pass, one input file: its good rows in the order of places; counts."
     number, path, name = item
     out = Path(work) / f"spill-{number:05d}.parquet"
 
     def do() -> dict:
-        found, refused, start, simulated = Counter(), [], 0, set()
+        found, refused, start, simulated = Counter(), [], 0, False
         try:
             with buckets.spill(out) as add:
                 for piece in buckets.pieces(path, out.with_suffix(f".{os.getpid()}")):
-                    good, bad, about = readers.read_file(piece)
+                    good, bad, about = readers.read_file(piece, root, path)
                     refused.append(bad.assign(row=bad["row"] + start, file=name))
                     chosen = buckets.share(good["patient_id"], seed, "sample") < sample
                     add(good[chosen])
@@ -181,7 +181,7 @@ def _spilled(item: tuple, work: str, sample: float, seed: int) -> dict:
                         {"in": about["rows"], "kept": int(chosen.sum()), UNCHOSEN: int((~chosen).sum())}
                     )
                     start += about["rows"]
-                    simulated.add(about["simulated"])
+                    simulated |= about["simulated"]
         except (ValueError, OSError) as error:
             return {"set_aside": str(error).replace(str(Path(path).parent), "")}
         table = _refusals(refused)
@@ -189,7 +189,7 @@ def _spilled(item: tuple, work: str, sample: float, seed: int) -> dict:
         rejected = Counter(table["reason"]) + Counter({UNCHOSEN: found.pop(UNCHOSEN)})
         split = table.loc[table["reason"] == raw.CONFLICT, "value"].str.rsplit(", ", n=1)
         conflicts = [[name, int(float(year))] for name, year in split]
-        return {**found, "rejected": rejected, "simulated": simulated == {True}, "conflicts": conflicts}
+        return {**found, "rejected": rejected, "simulated": simulated, "conflicts": conflicts}
 
     return buckets.once(out.with_suffix(".json"), do)
 
@@ -256,24 +256,23 @@ def prepare(
     splitting = {"shares": list(shares), "last_training_year": last_training_year, "gap_years": gap_years}
     splitting |= {"folds": folds, "seed": seed}
     parameters = splitting | {"rows_per_part": rows_per_part, "sample_fraction": sample_fraction}
-    paths = readers.files(data)
+    paths, left = readers.listing(data)
     names = [path.relative_to(data).as_posix() if data.is_dir() else path.name for path in paths]
     code = [
-        Path(module.__file__) for module in (raw, readers, quantities, history, buckets, encoding, panels)
+        Path(module.__file__)
+        for module in (raw, readers, declared, folders, lines, quantities, history, buckets, encoding, panels)
     ]
     code.append(code[0].with_name("prepare.py"))
-    units = [
-        path
-        for near in (data.parent, data)
-        for path in sorted(near.glob("**/units.json" if near == data else "units.json"))
-    ]
+    units = sorted({beside for path in paths for beside in declared.units_files(path)})
     key = fingerprint([parameters, names, [digest(path) for path in [*paths, *units, *code]]])
     work = folder.parent / f".{folder.name}-{key[:16]}"
     (folder / "manifest.json").unlink(missing_ok=True)  # what is there is not finished any more
     work.mkdir(parents=True, exist_ok=True)
 
     items = [(k, str(path), name) for k, (path, name) in enumerate(zip(paths, names, strict=True))]
-    read = spread(partial(_spilled, work=str(work), sample=sample_fraction, seed=seed), items, "reading")
+    read = spread(
+        partial(_spilled, root=str(data), work=str(work), sample=sample_fraction, seed=seed), items, "reading"
+    )
     aside = {
         name: found["set_aside"] for name, found in zip(names, read, strict=True) if "set_aside" in found
     }
@@ -282,8 +281,8 @@ def prepare(
         counts = sum((Counter(found["rejected"]) for found in good), Counter()).most_common(5)
         reasons = [*aside.values()][:5] + [f"{n} rows: {why}" for why, n in counts]
         raise ValueError(f"{data}: not one usable row. {'; '.join(reasons) or 'The files hold no rows'}")
-    if len({found["simulated"] for found in good}) > 1:
-        raise ValueError(f"{data}: some files are simulated and some are not; prepare them apart")
+    said = {name: one["simulated"] for name, one in zip(names, read, strict=True) if "set_aside" not in one}
+    simulated = declared.is_simulated(said, data)
 
     spills = [
         str(work / f"spill-{k:05d}.parquet") for k, found in enumerate(read) if "set_aside" not in found
@@ -294,10 +293,10 @@ def prepare(
     drafts = spread(task, [(k, *edges) for k, edges in enumerate(parts)], "building features")
     tally = encoding.add([pd.DataFrame(draft["tally"], columns=TALLY) for draft in drafts])
     if not tally["rows"].sum():
-        counts = sum((Counter(draft["rejected"]) for draft in drafts), Counter()).most_common(3)
+        counts = sum((Counter(found["rejected"]) for found in [*good, *drafts]), Counter()).most_common(5)
         raise ValueError(
             f"{data}: no training patient has a row with an outcome up to last_training_year={last_training_year}. "
-            f"Outcomes stand in the column target (0 or 1). Of {sum(found['kept'] for found in good)} rows: "
+            f"Outcomes stand in the column target (0 or 1). Of {sum(found['in'] for found in good)} rows: "
             f"{'; '.join(f'{why}: {n}' for why, n in counts) or 'all of other patients'}"
         )
     rates = {-1: encoding.from_tally(tally)} | encoding.out_of_fold_rates(tally)
@@ -312,13 +311,13 @@ def prepare(
     total = lambda what, names: {name: sum(draft[what].get(name, 0) for draft in drafts) for name in names}
     used, people = sum(draft["rows"] for draft in drafts), total("patients", ("in", "used"))
     manifest = {
-        "simulated": good[0]["simulated"],
+        "simulated": simulated,
         "rows": {
             "in": sum(found["in"] for found in good),
             "used": used,
             "rejected": dict(sorted(rejected.items())),
         },
-        "files": {"read": len(good), "set_aside": aside},
+        "files": {"read": len(good), "set_aside": aside, "not_read": left},
         "subjects": {"used": people["used"], "set_aside": people["in"] - people["used"]}
         | total("patients_by_split", SPLITS),
         "splits": total("splits", SPLITS),

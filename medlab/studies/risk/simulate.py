@@ -17,6 +17,7 @@ from scipy.special import expit
 from ...core.files import fingerprint, read_about, rounded, write_json, write_table
 from ...core.seeds import stream
 from ...core.spread import here, workers
+from ...shape.declared import marked
 from medlab.studies.risk.causes import (
     BLOCK,
     CODES,
@@ -151,9 +152,9 @@ def _part(number: int, folder: str, plan: dict) -> tuple[list[Path], dict, list]
     units = UNITS | (dict.fromkeys(SI, "mmol/L") if plan["units"] == "si" else {})
     same = {name: value for name, value in plan.items() if name not in ("patients", "patients_per_part")}
     law = fingerprint([COEFFICIENTS, MISSING, TOGETHER, UNSURE, CODES])[:16]
-    about = {
-        "simulated": True, "units": units, "parameters": same, "law": law, "first_patient": first + 1, "patients": size,
-    }  # fmt: skip
+    about = marked(
+        {"units": units, "parameters": same, "law": law, "first_patient": first + 1, "patients": size}
+    )
     files = [Path(folder) / kind / f"part-{number:05d}.parquet" for kind in ("patient_years", "oracle")]
     return files, rounded(about, 12), blocks
 
