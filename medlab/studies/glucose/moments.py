@@ -16,9 +16,9 @@ import pandas as pd
 
 from ...core.seeds import stream
 from ...judge.raw_files import RawText, raw_files, raw_text
+from ...shape.clock import zone_name
 from ...shape.scaling import RobustScaler
 from ...shape.windows import Windows
-from ...shape.clock import zone_name
 from .prepare import FEATURES, features, truncated
 from .readers import LAYOUTS
 from .rows import Count, Record, check_times

@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 
 from ...core.progress import progress
+from ...shape.clock import is_zone, zone_name
 from ...shape.declared import TRUTH
 from ...shape.folders import kind, walk
 from ...shape.units import UnitError
-from ...shape.clock import is_zone, zone_name
 from medlab.studies.glucose.rows import (
     Count,
     FileError,

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ...shape.clock import is_zone, local_to_utc, zone_name
 from ...shape.declared import says_simulated, units
 from ...shape.lines import filled, lines, split
 from ...shape.units import BOTH, LOWEST, to_mgdl
-from ...shape.clock import is_zone, local_to_utc, zone_name
 
 LOW, HIGH = 40.0, 400.0  # mg/dL: below and above, sensors say Low and High
 HIGH_AS_WRITTEN = 399.5  # mg/dL: a High of 22.2 mmol/L is 399.6 to 400.0 after conversion
