@@ -176,6 +176,39 @@ def _stretches(evidence: Evidence) -> tuple[dict[str, np.ndarray], int]:
     return series, most
 
 
+def _stands_out(found: dict, chance: list[dict]) -> tuple[str, float, float]:
+    "The input that is farthest beyond its own shuffles: its name, how far, and the farthest shuffle (Westfall and Young 1993)."
+    table = pd.DataFrame(chance)[list(found)]
+    spread = table.std().replace(0, np.inf)
+    far = (pd.Series(found) - table.mean()) / spread
+    return str(far.idxmax()), float(far.max()), float(((table - table.mean()) / spread).max(axis=1).max())
+
+
+def _same_person(series: dict[str, np.ndarray], shuffles: int) -> str:
+    "The input in which rows of a patient resemble each other more than rows of strangers do; empty where none does."
+
+    def alike(values):
+        known = ~np.isnan(values)
+        n = known.sum(1)
+        mean = np.where(known, values, 0).sum(1) / np.maximum(n, 1)
+        within = np.where(known, (values - mean[:, None]) ** 2, 0).sum()
+        return 1 - within / max(np.nansum((values - np.nanmean(values)) ** 2), 1e-18)
+
+    varied = {name: v for name, v in series.items() if np.nanmin(v) < np.nanmax(v)}
+    if not varied:
+        return ""
+    rng, chance = stream(0, "same person"), []
+    for _ in range(shuffles):
+        drawn = {}
+        for name, values in varied.items():
+            mixed = values.copy()
+            mixed[~np.isnan(values)] = rng.permutation(values[~np.isnan(values)])
+            drawn[name] = alike(mixed)
+        chance.append(drawn)
+    name, far, farthest = _stands_out({name: alike(v) for name, v in varied.items()}, chance)
+    return name if far > max(farthest, 4) else ""
+
+
 def time_structure(
     evidence: Evidence,  # uses `inputs` along the lookback, and `examples` in the order of `time` or `row`
     least: float = 0.05,  # smallest lag-1 correlation, above that of shuffled rows, that counts
@@ -190,21 +223,28 @@ def time_structure(
     if not evidence.is_series:
         text = "the study makes no claim about an order in time"
     elif lag and steps >= 30:
-        rng, chance = stream(0, "time structure"), []
+        rng, chance, each = stream(0, "time structure"), [], []
         for _ in range(shuffles):
             best = []
             for name in lag:
                 values = series[name]
                 key = rng.random(values.shape) + 2 * np.isnan(values)  # missing stays last
                 best.append(lag_one(np.take_along_axis(values, np.argsort(key, axis=1), axis=1)))
+            each.append(dict(zip(lag, best, strict=True)))
             chance.append(np.nanmax(best))
         top = max(lag, key=lag.get)
         bad = not lag[top] > least + max(chance)
-        open_ = bad and lag[top] + 3 * np.std(chance) >= visible
-        severity = "warning" if open_ else "error"
         text = f"largest lag-1 correlation {lag[top]:.2f} ({top}), of {len(lag)} inputs; largest of {shuffles} shuffles {max(chance):.2f}"
+        name, far, farthest = _stands_out(lag, each)
+        if bad and lag[name] > least and far > max(farthest, 4):  # a rare input's shuffles hid it
+            bad, text = False, f"{text}; {name}: {lag[name]:.2f}, {far:.0f} standard deviations beyond its own shuffles"
+        open_ = bad and lag[top] + 3 * np.std(chance) >= visible
+        rows = evidence.examples is not None and set(lag) <= set(evidence.examples)  # not steps of one input
+        person = _same_person(series, shuffles) if bad and not open_ and rows else ""
+        severity = "warning" if open_ or person else "error"
         text += "; too few rows to tell whether they follow each other" if open_ else ""
         text += "; rows of a patient do not follow each other" if bad and not open_ else ""
+        text += f", though they are of one person ({person}): drawn anew each time, as it were; histories add nothing" if person else ""
     elif most == 1:
         bad, text = True, "every patient has one row: there is no course over time"
     found = finding(
