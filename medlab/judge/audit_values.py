@@ -237,14 +237,22 @@ def time_structure(
         text = f"largest lag-1 correlation {lag[top]:.2f} ({top}), of {len(lag)} inputs; largest of {shuffles} shuffles {max(chance):.2f}"
         name, far, farthest = _stands_out(lag, each)
         if bad and lag[name] > least and far > max(farthest, 4):  # a rare input's shuffles hid it
-            bad, text = False, f"{text}; {name}: {lag[name]:.2f}, {far:.0f} standard deviations beyond its own shuffles"
-        open_ = bad and lag[top] + 3 * np.std(chance) >= visible
+            bad, text = (
+                False,
+                f"{text}; {name}: {lag[name]:.2f}, {far:.0f} standard deviations beyond its own shuffles",
+            )
+        own = pd.DataFrame(each).std()
+        open_ = bad and min(lag[name] + 3 * own[name] for name in lag) >= visible
         rows = evidence.examples is not None and set(lag) <= set(evidence.examples)  # not steps of one input
         person = _same_person(series, shuffles) if bad and not open_ and rows else ""
         severity = "warning" if open_ or person else "error"
         text += "; too few rows to tell whether they follow each other" if open_ else ""
         text += "; rows of a patient do not follow each other" if bad and not open_ else ""
-        text += f", though they are of one person ({person}): drawn anew each time, as it were; histories add nothing" if person else ""
+        text += (
+            f", though they are of one person ({person}): drawn anew each time, as it were; histories add nothing"
+            if person
+            else ""
+        )
     elif most == 1:
         bad, text = True, "every patient has one row: there is no course over time"
     found = finding(

@@ -195,7 +195,9 @@ def fitted_again(
     return found
 
 # %% ../../../nbs/5_studies/risk/85_evidence.ipynb #cell-013
-ONE_TRIAL = "one trial for each algorithm was asked for (trials=1): nothing was varied, so that nothing was searched"
+ONE_TRIAL = (
+    "one trial for each algorithm was asked for (trials=1): nothing was varied, so that nothing was searched"
+)
 
 
 def asked_of(
