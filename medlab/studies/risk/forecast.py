@@ -248,8 +248,8 @@ def space_of(
     kind: str,  # one of boosting.KINDS
     y: np.ndarray,  # (n,) 0 or 1, of the training rows
 ) -> dict:  # name -> what `search.distributions` reads
-    "The settings to search, with leaves that so many rows can fill: at least ten to be made of them."
-    space, most = dict(SPACES[kind]), {"min_data_in_leaf": len(y) / 20, "min_child_weight": np.var(y) * len(y) / 20}  # fmt: skip
+    "The settings to search, with leaves that so many rows can fill: of a tenth of them at most."
+    space, most = dict(SPACES[kind]), {"min_data_in_leaf": len(y) / 10, "min_child_weight": np.var(y) * len(y) / 10}  # fmt: skip
     for name in set(space) & set(most):
         how, low, high = space[name]
         bound = type(high)(rounded(max(low, min(high, most[name])), 2))
