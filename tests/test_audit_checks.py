@@ -9,10 +9,19 @@ import pandas as pd
 import pytest
 
 from medlab.core.study import Study, Target
-from medlab.judge import audit, audit_answer, audit_inputs, audit_splits, audit_twins, audit_values
+from medlab.judge import (
+    audit,
+    audit_answer,
+    audit_course,
+    audit_inputs,
+    audit_splits,
+    audit_twins,
+    audit_values,
+)
+from medlab.judge.audit_course import lag_one
 from medlab.judge.audit_predictions import predictions_reproduced
 from medlab.judge.audit_twins import chance_of_agreement, coded, random_pairs
-from medlab.judge.audit_values import filled, lag_one
+from medlab.judge.audit_values import filled
 from medlab.judge.evidence import Checked, Evidence, EvidenceError, as_ids, looked_over
 from medlab.shape.scaling import rows_digest
 from medlab.studies.glucose.moments import pick_moments
@@ -309,16 +318,16 @@ def test_a_lag_of_one_is_the_autocorrelation_and_patients_who_differ_feign_none(
 
 def test_independent_rows_are_no_series_and_one_window_per_patient_may_be_one():
     noise = examples(1)
-    assert ask(audit_values.time_structure, None, Evidence(examples=noise)).verdict == "fail"
+    assert ask(audit_course.time_structure, None, Evidence(examples=noise)).verdict == "fail"
     assert (
-        ask(audit_values.time_structure, None, Evidence(examples=noise, is_series=False)).verdict
+        ask(audit_course.time_structure, None, Evidence(examples=noise, is_series=False)).verdict
         == "not applicable"
     )
     single = noise.drop_duplicates("subject")
-    assert ask(audit_values.time_structure, None, Evidence(examples=single)).verdict == "fail"
+    assert ask(audit_course.time_structure, None, Evidence(examples=single)).verdict == "fail"
     walks = np.cumsum(np.random.default_rng(0).normal(size=(40, 24, 2)), axis=1)
     stays = Evidence(examples=single, inputs=walks, features=("a", "b"))
-    assert ask(audit_values.time_structure, None, stays).verdict == "pass"
+    assert ask(audit_course.time_structure, None, stays).verdict == "pass"
 
 
 def test_files_compare_by_patient_and_poisoned_files_are_named():

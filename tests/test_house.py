@@ -162,7 +162,9 @@ def test_exported_cells_hold_definitions_only():
         "f()",
         "for i in []:\n    f()",
     ]
-    asked_for = {"mlflow_model.py": ["mlflow.models.set_model(Bundle())"]}  # MLflow runs that file to get the model
+    asked_for = {
+        "mlflow_model.py": ["mlflow.models.set_model(Bundle())"]
+    }  # MLflow runs that file to get the model
     for path in MODULES:
         assert lesson_lines(path.read_text()) == asked_for.get(path.name, []), path
 

@@ -15,6 +15,7 @@ import pandas as pd
 from ..core.study import Study
 from medlab.judge import (
     audit_answer,
+    audit_course,
     audit_inputs,
     audit_predictions,
     audit_probes,
@@ -43,7 +44,7 @@ CHECKS: tuple[Callable, ...] = (
     audit_values.filled_values,
     audit_inputs.fit_scope,
     audit_inputs.row_alignment,
-    audit_values.time_structure,
+    audit_course.time_structure,
     audit_values.label_plausibility,
     audit_probes.single_feature,
     audit_probes.rule_recovery,

@@ -113,7 +113,10 @@ def _lightgbm(parameters, data, validation, features, rounds, seed, threads, wat
     text = re.sub(r"\[num_threads: \d+\]\n", "", text)
     used = dict(re.findall(r"^\[(\w+): (.*)\]$", text, re.MULTILINE))
     native = lightgbm.Booster(model_str=text)
-    return native, used, native.num_trees()
+    kept, asked = native.num_trees(), int(used["num_iterations"])
+    if watch.patience or watch.pruned or grown.current_iteration() == rounds:
+        return native, used, kept
+    return native, used | {"trees": str(kept)}, asked  # no leaf could be split any more: it ended by itself
 
 
 def _xgboost(parameters, data, validation, features, rounds, seed, threads, watch):

@@ -82,10 +82,15 @@ def damage(
 
     (x, y), present, rows = train[:2], None, []
     y = _classes(y)
+    for name, part in (("calibration", calibration[1]), ("test", test[1])):
+        if len(np.unique(part)) < 2:
+            raise ValueError(
+                f"all {len(part)} {name} rows have one outcome: patients with the event and without it are needed"
+            )
     present = y.sum() / (1 - y).sum()
     ways = {"none": (x, y, None), "class weights": (x, y, weights(y, "balanced"))}
     for ratio in ratios:
-        if ratio > present:
+        if ratio > present and y.sum() > 5:  # SMOTE's neighbours
             ways[f"SMOTE {ratio:g}"] = (*smote(x, y, ratio, seed), None)
     for method, (some, outcome, weight) in ways.items():
         model = fit(kind, parameters or {}, some, outcome, weight=weight, seed=seed, threads=threads)

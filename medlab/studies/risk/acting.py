@@ -148,7 +148,7 @@ def _line(part: pd.DataFrame, ok: bool) -> dict[str, str]:
 def alarms_figure(found: Acting, study: Study) -> Drawn | None:  # None where nothing may be shown
     "Diagnoses found and people called in vain, by method."
     lines = [line for line in dict.fromkeys(found.methods["line"]) if found.shown[line]]
-    if not lines:
+    if study.primary not in lines:  # a figure of other methods alone would be read as the model's
         return None
     wide = found.methods.pivot(index="line", columns="measure", values="value").loc[lines]
     vain = wide["alarms"] - wide["found"]
@@ -165,7 +165,7 @@ def alarms_figure(found: Acting, study: Study) -> Drawn | None:  # None where no
     axes.set(xlim=(-max(wide["found"].max(), 0.02 * top) - 0.14 * top, 1.12 * top), xticks=[])
     axes.grid(False)
     axes.set_title(t("found (left), called in vain (right)"))
-    own = wide.loc[study.primary] if study.primary in wide.index else wide.iloc[0]
+    own = wide.loc[study.primary]
     said = t("Acting from a risk of {risk} on calls {alarms} of 100 patients a year and finds {found} diagnoses; {missed} are missed.", risk=risk_text(found.threshold), alarms=number(own["alarms"], 1), found=number(own["found"], 1), missed=number(own["missed"], 1))  # fmt: skip
     table = pd.DataFrame([{t("method"): called(line, study), t("diagnoses found"): number(wide.loc[line, "found"], 1), t("called in vain"): number(vain[line], 1)} for line in lines])  # fmt: skip
     listed = "; ".join(", ".join(map(str, row)) for row in table.itertuples(index=False))

@@ -182,9 +182,12 @@ def section(
     splits = [s for s in SPLITS if s in set(whole["split"])]
     if not splits:
         return None
+    hidden = set(whole.loc[whole["n_events"] < smallest, "split"])
     text = [t("New patients were never seen in training. Known patients were, in earlier years; a year without data lies between, and the forecast is about a later one.")]  # fmt: skip
     if len(splits) == 1:
         text = [t("There are no later years of known patients in these data, so the two can't be compared.")]
+    elif hidden:
+        text.append(t("Which of them it ranks better is not said: among one kind fewer than {n} got the diagnosis.", n=str(smallest)))  # fmt: skip
     else:
         area = whole[whole["metric"] == "auroc"].set_index("split")
         apart = area["low"].max() > area["high"].min()
@@ -195,13 +198,12 @@ def section(
     lines = []
     for split in splits:
         part = whole[whole["split"] == split].set_index("metric")
-        few = part["n_events"].iloc[0] < smallest
-        cells = {t(HEADS[m]): t("not shown") if few else _word(part.loc[m], m) for m in SHOWN}
+        cells = {t(HEADS[m]): t("not shown") if split in hidden else _word(part.loc[m], m) for m in SHOWN}
         lines.append({t("who"): t(SPLITS[split]), people(study): tables.patients([part["n_subjects"].iloc[0]], None, smallest)[0]} | cells)  # fmt: skip
     note = t("With 95 % intervals that count {people} and not rows.", people=people(study)) + " " + t("Average precision is to be read beside the share with the diagnosis, which is what alarms at random would reach.")  # fmt: skip
     shown = tables.html(pd.DataFrame(lines), t("New and known patients"), note=note)
     drawn = over_years(found, study, smallest)
-    details = ()
+    details, gaps = (), gaps[~gaps["split"].isin(hidden)]
     if len(gaps):
         rows = [{t("who"): t(SPLITS[g["split"]]), called(study.primary, study): number(g["own"], 3), called("oracle", study): number(g["best"], 3), t("difference"): interval(g["value"], g["low"], g["high"], 3)} for _, g in gaps.iterrows()]  # fmt: skip
         text.append(best_sentence(gaps.iloc[0])[1])

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['SIMPLE', 'SETTLED', 'QUICK', 'JUDGED', 'SPACES', 'TWIN', 'Settings', 'baselines', 'oracle', 'long_rows', 'encoded',
-           'choose', 'fitted', 'log_loss', 'objective', 'find', 'all_trials', 'refit', 'exchanged']
+           'choose', 'fitted', 'log_loss', 'objective', 'space_of', 'find', 'all_trials', 'refit', 'impatient',
+           'exchanged']
 
 # %% ../../../nbs/5_studies/risk/80_forecast.ipynb #cell-002
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -155,7 +156,9 @@ def choose(
     x, y, who = train[names], train["y"].to_numpy(), train["subject"].astype(str).to_numpy()
     if settings.selection == "none" or len(names) <= settings.max_features:
         return names, pd.DataFrame({"left": [len(names)]})
-    options = {"seed": settings.seed, "parameters": QUICK, "parts": 3, "threads": settings.threads}
+    leaf = max(5, min(QUICK["min_data_in_leaf"], len(train) // 20))  # of few rows, smaller leaves
+    options = {"seed": settings.seed, "parameters": QUICK | {"min_data_in_leaf": leaf}, "parts": 3}
+    options["threads"] = settings.threads
     if settings.selection == "recursive_elimination":
         return selection.recursive(x, y, who, settings.max_features, **options)
     _, steps = selection.by_importance(x, y, who, settings.max_features, **options)
@@ -241,6 +244,19 @@ SPACES = {  # shallow trees, few of them: a stage of a minute; the table of tria
 }
 
 
+def space_of(
+    kind: str,  # one of boosting.KINDS
+    y: np.ndarray,  # (n,) 0 or 1, of the training rows
+) -> dict:  # name -> what `search.distributions` reads
+    "The settings to search, with leaves that so many rows can fill: of a tenth of them at most."
+    space, most = dict(SPACES[kind]), {"min_data_in_leaf": len(y) / 10, "min_child_weight": np.var(y) * len(y) / 10}  # fmt: skip
+    for name in set(space) & set(most):
+        how, low, high = space[name]
+        bound = type(high)(rounded(max(low, min(high, most[name])), 2))
+        space[name] = (how, low, bound)
+    return space
+
+
 def find(
     train: pd.DataFrame,  # prepared training rows
     names: list[str],  # the chosen features
@@ -250,11 +266,11 @@ def find(
 ) -> dict[str, search.Found]:  # algorithm -> what its search found
     "The best settings of each algorithm; ValueError where a setting that was varied did not reach the model."
     folder, found = Path(folder), {}
-    path = write_table(folder / "train.parquet", train[["fold", "y", *names]])
+    path, y = write_table(folder / "train.parquet", train[["fold", "y", *names]]), train["y"].to_numpy()
     for kind in settings.algorithms:
         task = partial(objective, kind=kind, path=str(path), settings=settings)
         found[kind] = search.search(
-            task, SPACES[kind], settings.trials, folder / kind, direction="minimize", seed=settings.seed,
+            task, space_of(kind, y), settings.trials, folder / kind, direction="minimize", seed=settings.seed,
             pruner=settings.pruner, startup=5, spread=spread, label=f"settings of {kind}",
         )  # fmt: skip
         if problems := search.check_reached(found[kind].trials):
@@ -288,12 +304,17 @@ def refit(
     return {kind: fitted(kind, found[kind].best, train[names], y, settings) for kind in settings.algorithms}
 
 # %% ../../../nbs/5_studies/risk/80_forecast.ipynb #cell-018
-TWIN = {
-    "algorithms": ("lightgbm", "logistic"),
-    "trials": 2,
-    "pruner": "none",
-    "threads": 1,
-}  # the same code, with less patience
+# the same code, with less patience
+TWIN = {"algorithms": ("lightgbm", "logistic"), "trials": 2, "pruner": "none", "threads": 1}
+
+
+def impatient(
+    settings: Settings,  # of the train stage
+) -> Settings:
+    "The same with less patience: of the algorithms that were asked for, those of TWIN, or the first."
+    asked = settings.algorithms
+    kinds = tuple(kind for kind in TWIN["algorithms"] if kind in asked) or asked[:1]
+    return replace(settings, **TWIN | {"algorithms": kinds, "imbalance": "none"})
 
 
 def _pooled(members: dict[str, boosting.Model], rows: pd.DataFrame) -> np.ndarray:
@@ -326,10 +347,11 @@ def exchanged(
         names, _ = choose(train, settings)
         with TemporaryDirectory() as folder:
             members = refit(train, names, find(train, names, settings, folder), settings)
-        mended = recalibration.fit(
-            _pooled(members, others), others["y"].to_numpy(), others["subject"].astype(str).to_numpy()
-        )
         said = {"permutation": k, "subject": test["subject"].astype(str), "y": test["y"]}
-        said["yhat"] = mended.apply(_pooled(members, test))
+        said["yhat"] = _pooled(members, test)
+        if others["y"].nunique() > 1:  # among few patients, an exchange may leave one outcome
+            who = others["subject"].astype(str).to_numpy()
+            mended = recalibration.fit(_pooled(members, others), others["y"].to_numpy(), who)
+            said["yhat"] = mended.apply(said["yhat"])
         parts.append(pd.DataFrame(said))
     return pd.concat(parts, ignore_index=True)

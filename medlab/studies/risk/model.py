@@ -51,7 +51,7 @@ def learned_from(
     values = x[[f"x_{name}" for name in measured]].to_numpy(np.float64)
     center = np.nanmedian(values, axis=0)
     filled = np.where(np.isnan(values), center, values)
-    mean, spread = filled.mean(0), np.cov(filled, rowvar=False)
+    mean, spread = filled.mean(0), np.atleast_2d(np.cov(filled, rowvar=False))
     inverse = np.linalg.inv(spread + np.diag(1e-6 * np.maximum(np.diag(spread), 1e-12)))
     far = np.einsum("ij,jk,ik->i", filled - mean, inverse, filled - mean)
     ranges = x[used].agg(["min", "max"]).astype(float)

@@ -190,9 +190,11 @@ def pick(
     prepared: pd.DataFrame,  # prepared rows of all splits: subject, year
     n: int,  # how many rows, each of another patient
     rng: np.random.Generator,
-    spared: set = frozenset(),  # patients that must not be taken
-) -> np.ndarray:  # (n,) positions in `prepared`, in order
+    spared: set = frozenset(),  # patients that are taken only where there are too few others
+) -> np.ndarray:  # (n,) positions in `prepared`, in order; fewer where there are fewer patients
     "Rows for a replay, mostly from the middle of a patient's years."
+    if prepared["subject"].nunique() - len(spared) < n:
+        spared = frozenset()
     who = prepared["subject"].astype(str).to_numpy()
     years = prepared.groupby("subject", observed=True)["year"]
     inside = (prepared["year"] > years.transform("min")).to_numpy() & (

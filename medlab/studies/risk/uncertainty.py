@@ -267,7 +267,10 @@ def section(found: Doubt | None, study: Study, smallest: int = SMALLEST) -> Sect
     labels, sizes = found.labels.set_index("label"), {0: t("no diagnosis"), 1: t("diagnosis")}
     doubt = labels["doubted"].sum() / labels["rows"].sum()
     few = 0 < labels["doubted"].sum() < smallest
-    text.append(t("By confident learning {share} of labels look wrong. A surprise is not an error: such a list may say whose record to read first, and nothing more.", share=t("not shown") if few else percent(doubt, 1)))  # fmt: skip
+    if few:
+        text.append(t("How many labels look wrong by confident learning is not shown: fewer than {n} do.", n=str(smallest)))  # fmt: skip
+    else:
+        text.append(t("By confident learning {share} of labels look wrong. A surprise is not an error: such a list may say whose record to read first, and nothing more.", share=percent(doubt, 1)))  # fmt: skip
     late = labels.loc[1]
     told = lambda row: row["patients"] >= smallest and not any(0 < n < smallest for n in (row["hit"], row["patients"] - row["hit"]))  # fmt: skip
     if found.known and told(late):
