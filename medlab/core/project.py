@@ -84,7 +84,7 @@ def _kind(value) -> str:
         tuple: "a list",
         dict: "a table",
     }
-    return kinds.get(type(value), "nothing")
+    return "nothing" if value is None else kinds.get(type(value), "a date" if hasattr(value, "year") else "something else")
 
 
 def _kind_problem(name: str, value, default) -> str:
@@ -99,6 +99,8 @@ def _kind_problem(name: str, value, default) -> str:
     if isinstance(value, str) and _kind(default) in ("a number", "a whole number"):
         with suppress(ValueError):
             hint = f"; YAML reads {value} as text, write {float(value):.1e}"
+    elif isinstance(default, str) and value is not None:
+        hint = "; to be read as text it needs quotation marks"
     return f"parameter '{name}' should be {_kind(default)}, not {_kind(value)} ({value!r}{hint})"
 
 
