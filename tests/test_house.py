@@ -193,3 +193,54 @@ def test_nothing_copied_from_the_real_files_or_naming_this_machine():
         text = path.read_text(encoding="utf-8", errors="ignore")
         assert not re.search(r"/(?:root|home/\w+)/", text), f"{name} names a folder of a machine"
         assert "dubosson_events" not in name
+
+
+CLOCKS = {"time", "monotonic", "perf_counter", "process_time", "thread_time", "default_timer"}
+CLOCKS |= {f"{name}_ns" for name in CLOCKS - {"default_timer"}}
+
+
+def clocks(source: str) -> list[int]:
+    "Lines that ask a clock how long something takes, whatever the clock was imported as."
+    source = re.sub(r"(?m)^\s*[%!].*$", "pass", source)
+    tree, names = ast.parse(source), {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module in ("time", "timeit"):
+            names |= {a.asname or a.name: a.name for a in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {a.asname or a.name: "module" for a in node.names if a.name in ("time", "timeit")}
+    found = []
+    for node in ast.walk(tree):
+        called = node.func if isinstance(node, ast.Call) else None
+        if isinstance(called, ast.Name) and names.get(called.id) in CLOCKS | {"timeit", "repeat"}:
+            found.append(node.lineno)
+        if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name):
+            asked = called.attr in CLOCKS | {"timeit", "repeat"}
+            found += [node.lineno] * (asked and names.get(called.value.id) == "module")
+    return sorted(found)
+
+
+def test_no_test_and_no_lesson_asks_a_clock():
+    """A duration is true of one machine on one quiet afternoon; benchmarks/ measures, as ratios, and asserts nothing.
+
+    Waiting for something to happen goes through `conftest.wait_until`, which has a generous limit and raises.
+    """
+    assert clocks("import time as t\nx = t.monotonic()") == [2]
+    assert clocks("from time import perf_counter as p\nassert p() - p() < 3") == [2, 2]
+    assert clocks("import time\ntime.sleep(1)\nframe.time()\ntime = pd.time()") == []
+    wrong = []
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        if path.name != "conftest.py" and "portable" not in path.parts:
+            wrong += [f"{path.relative_to(ROOT)}:{line}" for line in clocks(path.read_text())]
+    for path in LIBRARY:
+        cells = [s for c, s in sources(path) if c["cell_type"] == "code"]
+        lessons = [s for s in cells if not re.search(r"^#\s*\|\s*export", s, re.M)]
+        imports = [s for s in cells if re.search(r"^\s*(from|import) time", s, re.M)]
+        for number, lesson in enumerate(lessons):
+            for source in (
+                lesson,
+                *("\n".join(re.findall(r"(?m)^(?:from|import) time.*$", s)) + "\n" + lesson for s in imports),
+            ):
+                if clocks(source):
+                    wrong.append(f"{path.relative_to(ROOT)}, lesson {number}")
+                    break
+    assert not wrong, wrong

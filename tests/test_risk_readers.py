@@ -3,7 +3,6 @@
 import gzip
 import json
 import shutil
-import time
 
 import numpy as np
 import pandas as pd
@@ -346,18 +345,15 @@ def test_a_column_there_and_back_is_the_same_column(quantity):
     assert plausible(values, usual, quantity) == usual
 
 
-def test_a_request_is_quick_and_a_million_rows_take_seconds(rows):
-    one = line()
-    normalise(one)
-    start = time.process_time()
-    for _ in range(20):
-        normalise(one)
-    assert (time.process_time() - start) / 20 < 0.02  # 3 ms where it was measured
+def test_a_hundred_thousand_rows_are_held_to_the_rules_of_one(rows):
     many = pd.concat([rows] * (100_000 // len(rows)), ignore_index=True)
     many["patient_id"] = many["patient_id"] + (np.arange(len(many)) // len(rows)).astype(str)
-    start = time.process_time()
-    assert len(normalise(many)[0]) == len(many)
-    assert time.process_time() - start < 4  # 0.4 s where it was measured
+    kept, refused = normalise(many)
+    assert len(kept) == len(many) and refused.empty
+    few = normalise(rows)[0].drop(columns="patient_id")
+    for start in (0, len(many) - len(rows)):
+        part = kept.iloc[start : start + len(rows)].drop(columns="patient_id").reset_index(drop=True)
+        pd.testing.assert_frame_equal(part, few.reset_index(drop=True))
 
 
 def test_importing_the_rules_loads_no_library_of_units_or_schemas():

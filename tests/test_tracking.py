@@ -6,7 +6,6 @@ import os
 import socket
 import sys
 import threading
-import time
 import warnings
 from pathlib import Path
 
@@ -242,7 +241,8 @@ def test_a_tracker_that_fails_warns_once_and_never_stops_or_delays(kind, monkeyp
             "broken database": f"sqlite:///{tmp_path}/mlflow.db",
         }[kind]
         monkeypatch.setenv("MLFLOW_TRACKING_URI", place)
-        done, start = [], time.monotonic()
+        done, knocks, ask = [], [], tracking._answers
+        monkeypatch.setattr(tracking, "_answers", lambda place: knocks.append(place) or ask(place))
         with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
             for _ in range(3):
@@ -254,7 +254,7 @@ def test_a_tracker_that_fails_warns_once_and_never_stops_or_delays(kind, monkeyp
         assert done == ["Run(not tracked)"] * 3
         said = [str(w.message) for w in heard if "not tracked" in str(w.message)]
         assert len(said) == 1 and "secret" not in said[0] and "MEDLAB_TRACKING=off" in said[0]
-        assert time.monotonic() - start < 25  # 5 s of knocking; more only where the machine is busy
+        assert len(knocks) <= 1  # whoever did not answer is not asked again
 
 
 @pytest.fixture
@@ -293,7 +293,6 @@ def test_a_server_takes_runs_and_models_and_its_death_stops_nobody(server, local
         p.name == "model.onnx" for p in (local / "kept").rglob("*")
     )  # sent to the server, not written past it
     assert not list(local.rglob("*.pkl"))
-    start = time.monotonic()
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         with tracking.run("served") as one:
@@ -302,4 +301,4 @@ def test_a_server_takes_runs_and_models_and_its_death_stops_nobody(server, local
             one.metrics({"auroc": 0.8})
             one.metrics({"auroc": 0.9})
     assert sum("not tracked" in str(w.message) for w in heard) == 1
-    assert time.monotonic() - start < 45
+    assert repr(one) == "Run(not tracked)"

@@ -84,7 +84,11 @@ def _kind(value) -> str:
         tuple: "a list",
         dict: "a table",
     }
-    return "nothing" if value is None else kinds.get(type(value), "a date" if hasattr(value, "year") else "something else")
+    return (
+        "nothing"
+        if value is None
+        else kinds.get(type(value), "a date" if hasattr(value, "year") else "something else")
+    )
 
 
 def _kind_problem(name: str, value, default) -> str:

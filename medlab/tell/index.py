@@ -102,24 +102,28 @@ def read(
     folder: Path,  # the folder of reports, with `summaries/` in it
     studies: tuple[str, ...] = (),  # in the order they should stand; others follow by name
 ) -> list[dict]:  # one summary per study, or {"study": ..., "problem": a key of `PROBLEMS`}
-    "The summaries of all studies; what cannot be read is told and not dropped."
+    """The summaries of all studies; what cannot be read is told and not dropped.
+
+    Each has a `name` of its own, that of its file, and says whether it is a cohort of somebody's `own`: a second report of a
+    study, made with other data in other folders.
+    """
     there = {path.stem: path for path in sorted((Path(folder) / "summaries").glob("*.json"))}
     found = []
     for name in (*studies, *sorted(set(there) - set(studies))):
         if name not in there:
-            found.append({"study": name, "problem": "missing"})
+            found.append({"name": name, "study": name, "problem": "missing"})
             continue
         try:
             made = json.loads(there[name].read_text(encoding="utf-8"))
         except (ValueError, OSError):
             made = None
         if not _whole(made):
-            found.append({"study": name, "problem": "broken"})
+            found.append({"name": name, "study": name, "problem": "broken"})
         elif any(not (Path(folder) / said["report"]).is_file() for said in made["languages"].values()):
-            found.append({"study": name, "problem": "gone"})
+            found.append({"name": name, "study": name, "problem": "gone"})
         else:
             pages = {k: v for k, v in made["pages"].items() if (Path(folder) / v).is_file()}
-            found.append(made | {"pages": pages})
+            found.append(made | {"name": name, "own": name not in (made["study"], *studies), "pages": pages})
     return found
 
 # %% ../../nbs/4_tell/50_index.ipynb #cell-010
@@ -136,6 +140,12 @@ def _said(found: dict) -> tuple[str, dict]:
     "A summary's words in the page's language, or in another one that it has."
     code = language() if language() in found["languages"] else sorted(found["languages"])[0]
     return code, found["languages"][code]
+
+
+def _title(found: dict) -> str:
+    "The study's title and, for a cohort of one's own, the name of its folder."
+    title = _said(found)[1]["title"]
+    return t("{title}: cohort {name}", title=title, name=found["name"]) if found.get("own") else title
 
 
 class _In:
@@ -183,7 +193,7 @@ def _study(found: dict) -> Section:
             "; ".join(f"{{p{i}}}" for i in range(len(pages))), **{f"p{i}": x for i, x in enumerate(pages)}
         )
         text.append(mix(t("How this was computed: {pages}."), pages=pages))
-    return Section(said["title"], tuple(text), key=f"study-{found['study']}")
+    return Section(_title(found), tuple(text), key=f"study-{found.get('name', found['study'])}")
 
 
 def _overview(found: list[dict], caption: str):
@@ -193,7 +203,7 @@ def _overview(found: list[dict], caption: str):
         code, said = _said(made)
         rows.append(
             (
-                Link(said["title"], said["report"]),
+                Link(_title(made), said["report"]),
                 Badge(made["status"]),
                 _In(code, said["patients"]),
                 day(datetime.date.fromisoformat(made["valid_until"]))
@@ -212,13 +222,16 @@ def index(
     "The page that leads to every report, in the language spoken now."
     good = [found for found in summaries if "problem" not in found]
     parts = []
-    for simulated, key, title, caption, text in (
-        (False, "real", t("Studies of real patients"), t("Real patients, at a glance"), ""),
-        (True, "simulated", t("Studies of simulated patients"), t("Simulated patients, at a glance"), t("Their patients were made by a program. Nothing here is evidence about real patients.")),
+    program = t("Their patients were made by a program. Nothing here is evidence about real patients.")
+    for simulated, own, key, title, caption in (
+        (False, False, "real", t("Studies of real patients"), t("Real patients, at a glance")),
+        (False, True, "own-real", t("Your own cohorts of real patients"), t("Your own real patients, at a glance")),
+        (True, False, "simulated", t("Studies of simulated patients"), t("Simulated patients, at a glance")),
+        (True, True, "own-simulated", t("Your own cohorts of simulated patients"), t("Your own simulated patients, at a glance")),
     ):  # fmt: skip
-        those = [found for found in good if found["simulated"] == simulated]
+        those = [found for found in good if (found["simulated"], found.get("own", False)) == (simulated, own)]
         if those:
-            inner = tuple(_study(found) for found in those)
+            inner, text = tuple(_study(found) for found in those), program if simulated else ""
             parts.append(Section(title, text, tables=(_overview(those, caption),), sections=inner, key=key))
     if bad := [found for found in summaries if "problem" in found]:
         rows = pd.DataFrame(

@@ -97,10 +97,15 @@ def _ours() -> frozenset[str]:
     return frozenset(word for text in texts for word in re.findall(r"[^\W\d_]+", text.lower()))
 
 
+_OUTSIDE, _OPEN = r"(?<!\d[.,])", r"(?![.,]\d)"  # not after, and not before, the point of a number
+
+
 def _anywhere(subject: str) -> str | None:
-    "A pattern that finds an id as people write it; None where it is a small number or a word that we use ourselves."
-    if len(subject) < 3 or re.fullmatch(r"\d{1,5}", subject) or subject.lower() in _ours():
+    "A pattern that finds an id as people write it; None where it is a small or a decimal number, or a word of our own."
+    if len(subject) < 3 or re.fullmatch(r"\d{1,5}|\d+[.,]\d+", subject) or subject.lower() in _ours():
         return None
+    if subject.isdigit():
+        return f"{_OUTSIDE}{subject}{_OPEN}"
     if re.search(r"[^\W\d_]", subject) and re.fullmatch(r"[\w\s./-]+", subject):
         return r"[\s_./-]{0,2}".join(map(re.escape, _pieces(subject)))
     return re.escape(subject)
@@ -285,11 +290,13 @@ def leaks(
         [(m[0], m.start(), m.end()) for m in re.finditer(r"[^\W\d_]+|\d+", text.lower())] if longest else []
     )
     seen, ends = set(), lambda at: not text[at : at + 1].isalnum()  # an id is no part of a digest
+    inside = lambda start, end: re.match(r"\d[.,]", text[max(0, start - 2) : start]) or re.match(_OPEN, text[end : end + 2]) is None  # fmt: skip
     for first, (word, start, end) in enumerate(runs):
         row = [word]
         if start and not ends(start - 1):
             continue
-        seen |= {(word,)} if ends(end) else set()
+        if ends(end) and not (word.isdigit() and inside(start, end)):  # nor of a number
+            seen.add((word,))
         for word, start, stop in runs[first + 1 : first + longest]:
             if not re.fullmatch(r"[\s_./-]{0,2}", text[end:start]):
                 break
@@ -297,6 +304,8 @@ def leaks(
             seen |= {tuple(row)} if ends(stop) else set()
             end = stop
     said = {n for found in _NUMBERED.finditer(text) for n in re.findall(r"\d+", found[1])}
+    decimal = tuple(sorted(i for i in ids if re.fullmatch(r"\d+[.,]\d+", i)))
+    said |= {found[1] for found in named.finditer(text)} if (named := _finders(decimal)[2]) else set()
     odd = {i: rf"(?<!\w){there}(?!\w)" for i, p in parts.items() if not p and (there := _anywhere(i))}
     odd = {i for i, there in odd.items() if re.search(there, text, re.IGNORECASE)}
     found = {"patient ids": sum(p in seen or i in said or i in odd for i, p in parts.items())}
