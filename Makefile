@@ -14,7 +14,7 @@ MLFLOW_PORT ?= 5000
 # uv does not read pip's settings: hand it the ones that say where packages are.
 UV_SETTINGS = UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$PIP_INDEX_URL}"
 
-.PHONY: help setup data reports reference test verify lab tensorboard mlflow serve clean notebooks sample-data picture accessible benchmarks size
+.PHONY: help setup data reports reference test verify portable lab tensorboard mlflow serve clean notebooks sample-data picture accessible benchmarks size
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -32,15 +32,17 @@ $(READY): settings.ini setup.py pyproject.toml constraints.txt
 	@touch $@
 
 data: $(READY) ## get the versioned sample data from the DVC remote inside the repository
-	@dvc pull -q data.dvc
+	@test -e .git || { echo "this folder is no git clone, and DVC needs one: clone the repository, or run: git init && git add -A && git commit -m start"; exit 1; }
+	@test -d dvcstore || { echo "the folder dvcstore, which holds the sample data, is missing: clone the whole repository"; exit 1; }
+	@dvc pull --quiet data.dvc || dvc pull data.dvc # once more, aloud
 
 reports: data ## reproduce every result and report from the versioned data
 	@python -m json.tool .dvc/tmp/rwlock >/dev/null 2>&1 || rm -f .dvc/tmp/rwlock # half-written when DVC was killed
 	@dvc repro
-	@echo && echo "Open in a browser:" && for page in reports/index.html reports/*/report.html; do echo "  $(CURDIR)/$$page"; done
+	@echo && echo "Open in a browser:" && for page in reports/index.html reports/*/report.html; do echo "  $$PWD/$$page"; done
 
 reference: data ## train at the size of the reference document (a day of lookback; wants a GPU) as a DVC experiment
-	dvc exp run -n reference -S glucose.train.lookback=288 -S glucose.train.stride=1 -S glucose.train.hidden=128 -S glucose.train.max_epochs=50
+	dvc exp run -n reference -S arithmetic=fast -S glucose.train.lookback=288 -S glucose.train.stride=1 -S glucose.train.hidden=128 -S glucose.train.max_epochs=50
 
 test: $(READY) ## notebooks and package in sync, every notebook's lessons, pytest, ruff
 	@tests/in_sync.sh
@@ -51,6 +53,9 @@ test: $(READY) ## notebooks and package in sync, every notebook's lessons, pytes
 verify: $(READY) ## compare the reproduced results with the committed ones
 	@medlab-verify
 
+portable: $(READY) ## the same bits of every numeric library under emulated processors of two makers (needs qemu-user; half an hour)
+	@python tests/portable/check.py
+
 lab: $(READY) ## explore the notebooks in JupyterLab
 	@jupyter lab nbs
 
@@ -59,7 +64,7 @@ tensorboard: $(READY) ## look at learning curves
 
 mlflow: $(READY) ## look at runs and registered models (MLFLOW_TRACKING_URI, or the store of this folder)
 	@mkdir -p .medlab/mlflow && MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --workers 1 --host $(MLFLOW_HOST) --port $(MLFLOW_PORT) \
-	  --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/.medlab/mlflow/mlflow.db}" --artifacts-destination $(CURDIR)/.medlab/mlflow/artifacts
+	  --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/.medlab/mlflow/mlflow.db}" --artifacts-destination "$(CURDIR)/.medlab/mlflow/artifacts"
 
 serve: $(READY) ## answer requests with the studies' models on http://127.0.0.1:8000 (HOST=, PORT=, WORKERS=)
 	@medlab-serve --host $(HOST) --port $(PORT) --workers $(WORKERS)
@@ -77,7 +82,7 @@ sample-data: $(READY) ## simulate the sample data again and version them (change
 picture: $(READY) ## photograph the report's first screen for the README (needs chromium)
 	@chromium --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking \
 	  --disable-component-update --disable-sync --hide-scrollbars --user-data-dir=$$(mktemp -d) --window-size=1280,980 \
-	  --screenshot=$(CURDIR)/nbs/images/report.png file://$(CURDIR)/reports/glucose/report.html 2>/dev/null
+	  --screenshot=nbs/images/report.png "file://$$PWD/reports/glucose/report.html" 2>/dev/null
 
 accessible: $(READY) ## every page through axe, html-validate and the Nu checker (needs node, npm and chromium)
 	@python tests/browser/check.py reports/index*.html reports/*/report.html reports/*/translated/*.html reports/*/pages/*.html
