@@ -108,30 +108,3 @@ def test_asking_changes_nothing_in_a_model_of_xgboost(made, folder):
     assert np.array_equal(boosting.predict(model, x, threads=2), p)
     boosting.contributions(model, x, threads=3)
     assert model.native.save_config() == before
-
-
-ONNX = """
-import sys, threading
-import numpy as np
-from medlab.serve.bundles import onnx_bundle
-model = onnx_bundle(sys.argv[1])
-shape = [n if n > 0 else 3 for n in model.inputs[0].shape]
-draws = np.random.default_rng(0)
-asked = [{model.inputs[0].name: draws.uniform(80, 200, shape)} for _ in range(16)]
-expected = [model.infer(one) for one in asked]
-shared, gate, wrong = onnx_bundle(sys.argv[1]), threading.Barrier(16), []
-def ask(number):
-    gate.wait()
-    for turn in range(40):
-        i = (number + turn) % 16
-        try:
-            found = shared.infer(asked[i])
-            if not all(np.array_equal(found[name], expected[i][name]) for name in expected[i]):
-                wrong.append("another number")
-        except Exception as error:
-            wrong.append(repr(error)[:300])
-threads = [threading.Thread(target=ask, args=(n,)) for n in range(16)]
-[t.start() for t in threads], [t.join() for t in threads]
-print(len(wrong), *wrong[:5], sep="\\n")
-sys.exit(len(wrong) > 0)
-"""
