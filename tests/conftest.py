@@ -66,7 +66,9 @@ def wait_until(condition, what: str, seconds: float = 300, process=None, log: Pa
     """
     limit = time.monotonic() + seconds
     while True:
-        ended = process is not None and process.poll() is not None  # asked first: the last word is the condition's
+        ended = (
+            process is not None and process.poll() is not None
+        )  # asked first: the last word is the condition's
         if found := condition():
             return found
         if ended or time.monotonic() > limit:

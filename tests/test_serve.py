@@ -316,7 +316,12 @@ def test_the_key_guards_everything_but_health_and_the_empty_page(bundle, request
     for path in ("/model/info", "/metrics", "/openapi.json", "/v2/models/risk", "/nowhere"):
         answer = guarded.get(path)
         assert answer.status_code == 401 and answer.headers["www-authenticate"]
-    for path in ("/health", "/ping", "/docs", "/docs/page.js"):  # the page holds nothing, and asks for the key
+    for path in (
+        "/health",
+        "/ping",
+        "/docs",
+        "/docs/page.js",
+    ):  # the page holds nothing, and asks for the key
         assert guarded.get(path).status_code == 200
     assert scorer.version not in guarded.get("/docs").text and guarded.get("/docs/other").status_code == 401
     assert guarded.post("/predict", json=requests[0], headers={"X-API-Key": KEY[:-1]}).status_code == 401
@@ -424,7 +429,9 @@ def test_a_server_told_to_stop_under_load_answers_or_refuses_and_never_hangs(bun
 
         threads = [threading.Thread(target=client, args=(i,)) for i in range(50)]
         [t.start() for t in threads]
-        wait_until(lambda: len(outcomes) > 100, "a hundred answers under load", process=server, log=tmp_path / "log")
+        wait_until(
+            lambda: len(outcomes) > 100, "a hundred answers under load", process=server, log=tmp_path / "log"
+        )
         assert stopped(server) in (0, -signal.SIGTERM)
         wait_until(lambda: not any(t.is_alive() for t in threads), "every client has an answer or an end")
     finally:

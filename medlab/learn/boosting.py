@@ -128,7 +128,9 @@ def _version(kind: str) -> str:
     return version("scikit-learn" if kind == "logistic" else kind)
 
 # %% ../../nbs/3_learn/40_boosting.ipynb #cell-013
-_TURN = Lock()  # one at a time, in this process: for what a library keeps for all of it, or changes in the model
+_TURN = (
+    Lock()
+)  # one at a time, in this process: for what a library keeps for all of it, or changes in the model
 
 
 def log_odds(

@@ -57,9 +57,7 @@ def read_infer(
                 f"Send {list(tensor.shape)}; -1 is any number.",
             )
         if shape[0] > most:
-            raise Refusal(
-                422, f"{shape[0]:,} rows", at("shape"), f"Send at most {most:,} rows at a time."
-            )
+            raise Refusal(422, f"{shape[0]:,} rows", at("shape"), f"Send at most {most:,} rows at a time.")
         values, where = flat(given["data"], shape, at("data")), nested(given["data"], shape, at("data"))
         array = to_array(values, given["datatype"], shape, where, missing=model.table)
         arrays[tensor.name] = (

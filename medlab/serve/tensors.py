@@ -79,7 +79,8 @@ def to_array(
     values: list,  # flat
     datatype: str,  # a key of `TYPES`
     shape: tuple[int, ...],
-    where: str | Callable[[int], str],  # for errors: the list, or where the caller wrote the value at a position
+    where: str
+    | Callable[[int], str],  # for errors: the list, or where the caller wrote the value at a position
     missing: bool = False,  # null allowed
 ) -> np.ndarray:  # NaN, or None in text, where missing
     "Values of exactly the right type as an array; `Refusal` (409) where one isn't."
