@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,27 @@ def loaded(modules: list[str], heavy: tuple[str, ...]) -> list[str]:
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
+
+
+def wait_until(condition, what: str, seconds: float = 300, process=None, log: Path | None = None):
+    """What `condition()` returned when it first held; AssertionError says what never happened.
+
+    It asks again and again for a generous time: a busy machine is slow, and a test is no clock. Where a `process`
+    (subprocess.Popen) is to make it happen, its end ends the waiting at once, with what it wrote to the file `log`
+    or to pipes that nobody else reads.
+    """
+    limit = time.monotonic() + seconds
+    while True:
+        ended = (
+            process is not None and process.poll() is not None
+        )  # asked first: the last word is the condition's
+        if found := condition():
+            return found
+        if ended or time.monotonic() > limit:
+            why = f"its process ended with {process.returncode}" if ended else f"waited for {seconds:g} s"
+            parts = [log.read_bytes()] if log and log.exists() else []
+            if ended and not parts:
+                parts = [pipe.read() for pipe in (process.stdout, process.stderr) if pipe]
+            said = "".join(part if isinstance(part, str) else part.decode(errors="replace") for part in parts)
+            raise AssertionError(f"{what}: never happened, {why}\n{said[-4000:]}")
+        time.sleep(0.02)

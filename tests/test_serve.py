@@ -10,12 +10,12 @@ import socket
 import subprocess
 import sys
 import threading
-import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from conftest import ROOT, wait_until
 from fastapi.testclient import TestClient
 
 from medlab.serve.answers import Answer, Answers
@@ -25,12 +25,14 @@ from medlab.serve.example import as_request, example_bundle, example_rows
 from medlab.serve.guards import Settings
 from medlab.serve.problems import dumps, loads
 from medlab.serve.requests import read_patient
-from medlab.serve.scoring import answers_apart, contradictions
+from medlab.serve.scoring import answers_apart, batch, contradictions
 from medlab.studies.risk.model import load
 from medlab.studies.risk.prepare import settle
 from medlab.studies.risk.rows import normalise
 
 KEY = "a key for the tests only"
+PATIENT = ("--seconds-to-arrive", "300", "--seconds-to-answer", "300")  # limits of a server on a busy machine
+LONG = 300  # seconds: no test waits so long unless something hangs
 
 
 @pytest.fixture(scope="session")
@@ -205,6 +207,27 @@ def test_in_a_batch_each_patient_is_in_exactly_one_of_the_lists(client, requests
     ]
     assert all(e["error"] and e["do"] and "probability" not in e for e in body["errors"])
     assert not any(p["patient_id"] in json.dumps(body["errors"]) for p in requests[:6])
+    assert all("items 3, 4 have" in body["errors"][i]["error"] for i in (2, 3))  # the caller's positions
+
+
+def test_an_error_names_the_callers_positions_also_when_patients_are_scored_alone(scorer, requests):
+    class Broken:
+        def __getattr__(self, name):
+            return getattr(scorer, name)
+
+        def score(self, x):
+            raise RuntimeError
+
+    items = [
+        {"patient_id": "a-1", "year": 2020, "age": 55},
+        {"patient_id": "b"},
+        None,
+        {"patient_id": "a-1", "year": 2021, "age": 56},
+        requests[0],
+    ]
+    for model in (scorer, Broken()):
+        errors = {e["index"]: e["error"] for e in batch(model, items)["errors"]}
+        assert errors[0] == errors[3] == "items 0, 3 have the same patient_id"
 
 
 def test_one_patient_who_breaks_the_scorer_fails_alone(scorer, requests):
@@ -288,12 +311,19 @@ def test_limits_answer_413_and_never_reach_the_model(bundle, requests):
     )
 
 
-def test_the_key_guards_everything_but_health(bundle, requests):
+def test_the_key_guards_everything_but_health_and_the_empty_page(bundle, requests, scorer):
     guarded = TestClient(create_app({"risk": bundle}, Settings(api_key=KEY)))
     for path in ("/model/info", "/metrics", "/openapi.json", "/v2/models/risk", "/nowhere"):
         answer = guarded.get(path)
         assert answer.status_code == 401 and answer.headers["www-authenticate"]
-    assert guarded.get("/health").status_code == guarded.get("/ping").status_code == 200
+    for path in (
+        "/health",
+        "/ping",
+        "/docs",
+        "/docs/page.js",
+    ):  # the page holds nothing, and asks for the key
+        assert guarded.get(path).status_code == 200
+    assert scorer.version not in guarded.get("/docs").text and guarded.get("/docs/other").status_code == 401
     assert guarded.post("/predict", json=requests[0], headers={"X-API-Key": KEY[:-1]}).status_code == 401
     assert guarded.post("/predict", json=requests[0], headers={"X-API-Key": KEY}).status_code == 200
     with pytest.raises(ValueError, match="shorter than 16"):
@@ -332,7 +362,7 @@ def free_port() -> int:
 
 def ask(port: int, method: str, path: str, body: dict | None = None) -> tuple[int, dict]:
     "One request over a connection of its own: status and answer."
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LONG)
     try:
         connection.request(method, path, body and dumps(body), {"Content-Type": "application/json"})
         answer = connection.getresponse()
@@ -352,21 +382,34 @@ def started(bundle, port, log, *more, **environment):
             stderr=subprocess.STDOUT,
             env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         )
-    for _ in range(300):
+
+    def ready():
         try:
-            if ask(port, "GET", "/health")[1]["ready"]:
-                return server
+            return ask(port, "GET", "/health")[1]["ready"]
         except OSError:
-            assert server.poll() is None, log.read_text()
-            time.sleep(0.1)
-    server.kill()
-    server.wait()
-    raise AssertionError("the server did not start")
+            return False
+
+    try:
+        wait_until(ready, "the server is ready", process=server, log=Path(log))
+    except BaseException:
+        stopped(server, signal.SIGKILL)
+        raise
+    return server
+
+
+def stopped(server, how=signal.SIGTERM) -> int:
+    "How the server ended; a server that outlives its test is a failure, and is not left running."
+    server.send_signal(how)
+    try:
+        return server.wait(LONG)
+    finally:
+        server.kill()
+        server.wait()
 
 
 def test_a_server_told_to_stop_under_load_answers_or_refuses_and_never_hangs(bundle, requests, tmp_path):
     port, outcomes = free_port(), []
-    server = started(bundle, port, tmp_path / "log")
+    server = started(bundle, port, tmp_path / "log", *PATIENT)
     try:
         expected = [ask(port, "POST", "/predict", p)[1]["probability"] for p in requests[:10]]
         # a client that sends a little too much is told so; its connection isn't torn from it while it sends
@@ -386,13 +429,14 @@ def test_a_server_told_to_stop_under_load_answers_or_refuses_and_never_hangs(bun
 
         threads = [threading.Thread(target=client, args=(i,)) for i in range(50)]
         [t.start() for t in threads]
-        time.sleep(1)
-        server.send_signal(signal.SIGTERM)
-        [t.join(30) for t in threads]
-        assert not any(t.is_alive() for t in threads)
-        assert server.wait(20) in (0, -signal.SIGTERM)
+        wait_until(
+            lambda: len(outcomes) > 100, "a hundred answers under load", process=server, log=tmp_path / "log"
+        )
+        assert stopped(server) in (0, -signal.SIGTERM)
+        wait_until(lambda: not any(t.is_alive() for t in threads), "every client has an answer or an end")
     finally:
         server.kill()
+        server.wait()
     kinds = {status for status, _ in outcomes}
     assert 200 in kinds and kinds <= {200, 503, "connection error"}
     assert all(right for _, right in outcomes)

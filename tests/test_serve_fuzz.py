@@ -10,7 +10,7 @@ import sys
 
 import pytest
 from fastapi.testclient import TestClient
-from test_serve import free_port, started
+from test_serve import PATIENT, free_port, started, stopped
 
 from medlab.serve.app import create_app
 from medlab.serve.example import example_bundle, example_patients
@@ -38,7 +38,7 @@ def application(bundle):
 def test_the_schema_is_the_behaviour(bundle, tmp_path):
     "schemathesis, all of its checks, against a running server."
     port = free_port()
-    server = started(bundle, port, tmp_path / "log", MEDLAB_API_KEY=KEY)
+    server = started(bundle, port, tmp_path / "log", *PATIENT, MEDLAB_API_KEY=KEY)
     try:
         words = [
             *(
@@ -55,6 +55,8 @@ def test_the_schema_is_the_behaviour(bundle, tmp_path):
                 "--generation-database",
                 "none",
                 "--no-color",
+                "--request-timeout",
+                "300",
                 "--header",
                 f"X-API-Key: {KEY}",
                 "--phases",
@@ -67,11 +69,10 @@ def test_the_schema_is_the_behaviour(bundle, tmp_path):
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=1200,
+            timeout=3000,
         )
     finally:
-        server.terminate()
-        server.wait(40)
+        stopped(server)
     assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr[-2000:]
     assert "Tested:" in ran.stdout and '"event":"error"' not in (tmp_path / "log").read_text()
 

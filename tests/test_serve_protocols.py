@@ -122,6 +122,20 @@ def test_tensors_that_do_not_fit_get_a_reason_and_no_number(client, raw, change,
     ), answer.text
 
 
+@pytest.mark.parametrize(
+    ("address", "body", "where"),
+    [
+        ("/invocations", {"dataframe_records": [{"patient_id": "a", "year": 2020, "age": 50}, {"patient_id": "a", "year": 2021, "age": "x"}]}, "dataframe_records[1].age"),
+        ("/invocations", {"dataframe_split": {"columns": ["patient_id", "year", "age"], "data": [["a", 2020, 50], ["b", 2020, "x"]]}}, "dataframe_split.data[1][2]"),
+        ("/v2/models/risk/infer", {"inputs": [{"name": "patient_id", "shape": [2, 1], "datatype": "BYTES", "data": [["a"], [3]]}]}, "inputs[0].data[1][0]"),
+        ("/v2/models/risk/infer", {"inputs": [{"name": "year", "shape": [2], "datatype": "INT64", "data": [2020, 2**70]}]}, "inputs[0].data[1]"),
+    ],
+)  # fmt: skip
+def test_an_error_names_the_place_in_the_callers_own_body(client, address, body, where):
+    answer = client.post(address, json=body)
+    assert answer.status_code == 409 and answer.json()["where"] == where, answer.text
+
+
 def test_health_and_metadata_speak_the_protocols(client):
     assert client.get("/v2").json()["name"] == "medlab"
     assert client.get("/v2/health/live").json() == {"live": True} and client.get(

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -97,8 +98,16 @@ def fit(
     native, used, rounds = grow(kind, whole, data, validation, features, ours["rounds"], seed, threads, watch)
     if watch.error is not None:
         raise watch.error
+    native = _settled(native) if kind == "xgboost" else native
     used = {name: _read(value) for name, value in used.items() if name not in MACHINE and value != ""}
     return Model(kind, features, used | {"rounds": rounds, "library": f"{kind} {_version(kind)}"}, native)
+
+
+def _settled(native):
+    "An XGBoost model on one thread, with everything worked out that it would put off until it is asked."
+    native.set_param({"nthread": 1})
+    native.save_config()
+    return native
 
 
 def _read(text):
@@ -119,19 +128,25 @@ def _version(kind: str) -> str:
     return version("scikit-learn" if kind == "logistic" else kind)
 
 # %% ../../nbs/3_learn/40_boosting.ipynb #cell-013
+_TURN = (
+    Lock()
+)  # one at a time, in this process: for what a library keeps for all of it, or changes in the model
+
+
 def log_odds(
     model: Model,
     x: pd.DataFrame,  # (n, at least the model's features); columns are found by name
-    threads: int = 1,
+    threads: int = 1,  # changes nothing but the time
 ) -> np.ndarray:  # (n,) float64
-    "Log-odds of the outcome."
+    "Log-odds of the outcome; may be asked from many threads at once."
     values = matrix(x, model.features)
     if not len(values):
         return np.zeros(0)
     if model.kind == "lightgbm":
-        return model.native.predict(values, raw_score=True, num_threads=threads)
+        with _TURN:
+            return model.native.predict(values, raw_score=True, num_threads=threads)
     if model.kind == "xgboost":
-        return model.native.predict(_rows(model, values, threads), output_margin=True).astype(float)
+        return _xgboost(model, values, threads, output_margin=True)
     if model.kind == "catboost":
         return model.native.predict(values, prediction_type="RawFormulaVal", thread_count=threads)
     # row by row sums, so that a patient gets the same number alone and in a crowd
@@ -140,12 +155,16 @@ def log_odds(
     ) + model.native["intercept"]
 
 
-def _rows(model: Model, values: np.ndarray, threads: int):
-    "XGBoost's own table."
+def _xgboost(model: Model, values: np.ndarray, threads: int, **what) -> np.ndarray:
+    "What XGBoost says of its own table; a shared model is only read, for more threads there is a copy."
     import xgboost
 
-    model.native.set_param({"nthread": threads})
-    return xgboost.DMatrix(values, feature_names=list(model.features), nthread=threads)
+    native = model.native
+    if threads != 1:
+        native = native.copy()
+        native.set_param({"nthread": threads})
+    rows = xgboost.DMatrix(values, feature_names=list(model.features), nthread=threads)
+    return native.predict(rows, **what).astype(float)
 
 
 def predict(
@@ -180,14 +199,16 @@ def contributions(
     if not len(values):
         return np.zeros((0, len(model.features) + 1))
     if model.kind == "lightgbm":
-        return model.native.predict(values, pred_contrib=True, num_threads=threads)
+        with _TURN:
+            return model.native.predict(values, pred_contrib=True, num_threads=threads)
     if model.kind == "xgboost":
-        return model.native.predict(_rows(model, values, threads), pred_contribs=True).astype(float)
+        return _xgboost(model, values, threads, pred_contribs=True)
     if model.kind == "catboost":
         from catboost import Pool
 
         pool = Pool(values, feature_names=list(model.features), thread_count=threads)
-        return model.native.get_feature_importance(pool, type="ShapValues", thread_count=threads)
+        with _TURN:
+            return model.native.get_feature_importance(pool, type="ShapValues", thread_count=threads)
     parts = standardised(model.native, values) * np.array(model.native["coefficients"])
     return np.column_stack([parts, np.full(len(parts), model.native["intercept"])])
 
@@ -273,7 +294,7 @@ def _parsed(kind: str, raw: bytes):
             raise ValueError("cut short")
         native = xgboost.Booster()
         native.load_model(bytearray(raw))
-        return native
+        return _settled(native)
     if kind == "catboost":
         import catboost
 

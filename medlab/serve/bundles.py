@@ -95,7 +95,9 @@ def _session(path: Path):
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads, options.inter_op_num_threads = 3, 1, 1
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session.disable_fallback()  # or a failed run would build the session anew while other threads use it
+    return session
 
 
 def _shape(shape: list) -> tuple[int, ...]:

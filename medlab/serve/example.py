@@ -73,6 +73,7 @@ def example_bundle(
     patients: int = 300,
     seed: int = 1,
     rounds: int = 20,  # trees
+    kinds: tuple[str, ...] = ("lightgbm", "logistic"),  # of `growing.KINDS`, with equal weights
 ) -> Path:  # the folder
     "Train and write a small bundle."
     from medlab.learn import boosting, recalibration, sets, thresholds
@@ -90,10 +91,12 @@ def example_bundle(
     x = features(rows)
     x = x.assign(x_primary_diagnosis_rate=np.asarray(diagnosis.apply(rows["primary_diagnosis"]), "float32"))
     members = {
-        "lightgbm": boosting.fit("lightgbm", {"rounds": rounds}, x[learn], y[learn], seed=seed),
-        "logistic": boosting.fit("logistic", {}, x[learn], y[learn], seed=seed),
+        kind: boosting.fit(
+            kind, {} if kind == "logistic" else {"rounds": rounds}, x[learn], y[learn], seed=seed
+        )
+        for kind in kinds
     }
-    weights = dict.fromkeys(members, 0.5)
+    weights = dict.fromkeys(members, 1 / len(members))
     raw = model.together({kind: boosting.predict(m, x[keep]) for kind, m in members.items()}, weights)
     who = rows["patient_id"][keep].to_numpy(str)
     again = recalibration.fit(raw, y[keep], who, seed=seed)
@@ -106,7 +109,7 @@ def example_bundle(
     model.write(
         folder,
         members=members,
-        weights=dict.fromkeys(members, 0.5),
+        weights=weights,
         used=list(x),
         encoding=diagnosis,
         recalibration=again,

@@ -57,7 +57,11 @@ OPEN = (
     "/ping",
     "/v2/health/live",
     "/v2/health/ready",
-)  # need no key
+    "/docs",
+    "/docs/page.js",
+    "/docs/swagger-ui.css",
+    "/docs/swagger-ui-bundle.js",
+)  # need no key; the page /docs is the same everywhere and asks for the key before it shows anything
 JSON = b"application/json"
 
 # %% ../../nbs/6_serve/60_guards.ipynb #cell-008

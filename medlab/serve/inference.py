@@ -10,7 +10,7 @@ import numpy as np
 
 from .bundles import TYPES, Served, Tensor
 from .problems import Refusal
-from .tensors import flat, to_array
+from .tensors import flat, nested, to_array
 
 # %% ../../nbs/6_serve/50_inference.ipynb #cell-004
 LIKE = {
@@ -34,32 +34,32 @@ def read_infer(
     body: dict,  # of the request, already of the right form: see `infer_schema`
     model: Served,
     most: int,  # largest number of rows
+    places: list[str] | None = None,  # what the caller calls each tensor, where it is no version 2 request
 ) -> dict[str, np.ndarray]:  # arrays for `model.infer`
     "The tensors of a version 2 request; `Refusal` says which one doesn't fit the model."
     known, arrays = {t.name: t for t in model.inputs}, {}
     for i, given in enumerate(body["inputs"]):
-        where, tensor = f"inputs[{i}]", known.get(given["name"])
+        at = lambda part, i=i: places[i] if places else f"inputs[{i}].{part}"
+        tensor = known.get(given["name"])
         if tensor is None or tensor.name in arrays:
             what = "comes twice" if tensor else "is not among this model's"
-            raise Refusal(409, f"this input {what}", f"{where}.name", f"Send each once: {', '.join(known)}.")
+            raise Refusal(409, f"this input {what}", at("name"), f"Send each once: {', '.join(known)}.")
         if given["datatype"] not in LIKE.get(tensor.datatype, {tensor.datatype}):
             raise Refusal(
-                409, f"{given['datatype']} for {tensor.name}", f"{where}.datatype", f"Send {tensor.datatype}."
+                409, f"{given['datatype']} for {tensor.name}", at("datatype"), f"Send {tensor.datatype}."
             )
         shape = tuple(int(s) for s in given["shape"])  # 5.0 is the JSON number 5
         if not _fits(tensor, shape):
             raise Refusal(
                 409,
                 f"shape {list(shape)} for {tensor.name}",
-                f"{where}.shape",
+                at("shape"),
                 f"Send {list(tensor.shape)}; -1 is any number.",
             )
         if shape[0] > most:
-            raise Refusal(
-                422, f"{shape[0]:,} rows", f"{where}.shape", f"Send at most {most:,} rows at a time."
-            )
-        values = flat(given["data"], shape, f"{where}.data")
-        array = to_array(values, given["datatype"], shape, f"{where}.data", missing=model.table)
+            raise Refusal(422, f"{shape[0]:,} rows", at("shape"), f"Send at most {most:,} rows at a time.")
+        values, where = flat(given["data"], shape, at("data")), nested(given["data"], shape, at("data"))
+        array = to_array(values, given["datatype"], shape, where, missing=model.table)
         arrays[tensor.name] = (
             array.reshape(-1) if tensor.shape == (-1,) else array.astype(TYPES[tensor.datatype])
         )

@@ -6,6 +6,7 @@
 __all__ = ['MOST_DIMENSIONS', 'DIALECTS', 'ONE', 'read_invocations', 'write_invocations', 'invocations_schema']
 
 # %% ../../nbs/6_serve/52_invocations.ipynb #cell-002
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -25,7 +26,12 @@ ONE = f"Send exactly one of {', '.join(DIALECTS)}."
 
 def _named(columns: dict[str, list], model: Served, where: str) -> dict[str, np.ndarray]:
     "Columns as the model's arrays."
-    known = {t.name: t for t in model.inputs}
+    known, order = {t.name: t for t in model.inputs}, list(columns)
+
+    def place(row: int, name: str) -> str:
+        split = where == "dataframe_split"
+        return f"{where}.data[{row}][{order.index(name)}]" if split else f"{where}[{row}].{name}"
+
     strange = [name for name in columns if name not in known]
     if strange:
         raise Refusal(
@@ -40,7 +46,7 @@ def _named(columns: dict[str, list], model: Served, where: str) -> dict[str, np.
             f"It needs {', '.join(t.name for t in model.inputs if not t.optional)}.",
         )
     return {
-        name: to_array(v, known[name].datatype, (len(v),), f"{where}.{name}", missing=True)
+        name: to_array(v, known[name].datatype, (len(v),), partial(place, name=name), missing=True)
         for name, v in columns.items()
     }
 
@@ -84,20 +90,21 @@ def read_invocations(
         return _named(columns, model, dialect)
     if dialect.startswith("dataframe"):
         raise Refusal(409, "this model takes tensors", dialect, "Send inputs or instances.")
-    if isinstance(content, list):
-        content = {model.inputs[0].name: content}
+    named = isinstance(content, dict)
+    content = content if named else {model.inputs[0].name: content}
+    places = [f"{dialect}.{ascii(n)[1:-1][:64]}" if named else dialect for n in content]
     if strange := [n for n, v in content.items() if not isinstance(v, list)]:
         raise Refusal(422, f"{ascii(strange[0])[:80]} is not a list", dialect, "Send nested lists.")
     requests = [
         {
             "name": n,
-            "shape": list(_shape(v, n)),
+            "shape": list(_shape(v, where)),
             "datatype": next((t.datatype for t in model.inputs if t.name == n), "FP64"),
             "data": v,
         }
-        for n, v in content.items()
+        for (n, v), where in zip(content.items(), places, strict=True)
     ]
-    return read_infer({"inputs": requests}, model, most)
+    return read_infer({"inputs": requests}, model, most, places)
 
 
 def _form(dialect: str, content) -> None:

@@ -56,18 +56,18 @@ def _refused(
     return {patient: refusal(409, problems) for patient, problems in found.items()}
 
 
-def _twice(patients: list) -> dict[int, Refusal]:
-    "Patients whose identifier another one has too."
-    places = {}
+def _twice(patients: list, places: list[int] | None) -> dict[int, Refusal]:
+    "Patients whose identifier another one has too; told by their places in the request."
+    same = {}
     for i, patient in enumerate(patients):
-        places.setdefault(patient.patient_id, []).append(i)
+        same.setdefault(patient.patient_id, []).append(i)
     say = lambda those: Refusal(
         409,
-        f"items {', '.join(map(str, those[:5]))} have the same patient_id",
+        f"items {', '.join(str(places[i] if places else i) for i in those[:5])} have the same patient_id",
         "patient_id",
         "Put all records of a patient into one item.",
     )
-    return {i: say(those) for those in places.values() if len(those) > 1 for i in those}
+    return {i: say(those) for those in same.values() if len(those) > 1 for i in those}
 
 
 def _absent(rows: pd.DataFrame) -> list[list[str]]:
@@ -93,9 +93,10 @@ def answers(
     scorer,  # medlab.studies.risk.model.Scorer
     patients: list,  # History or Flat
     name: str = "risk",  # of the model
+    places: list[int] | None = None,  # of each patient in the request, from 0; as here where None
 ) -> list:  # for each patient, in order: a dict as in `Answer`, or a Refusal
     "Answers of many patients from one call of each function."
-    found = _twice(patients)
+    found = _twice(patients, places)
     frame, record = table(patients)
     owner = frame["patient_id"].to_numpy(str).astype(int)
     rows, bad = normalise(frame)
@@ -168,10 +169,11 @@ def answers_apart(
     patients: list,
     name: str = "risk",
     told=lambda error: None,  # is given each unforeseen error, for the log
+    places: list[int] | None = None,  # as in `answers`
 ) -> list:  # as `answers`
     "As `answers`; whoever makes it fail fails alone."
     try:
-        return answers(scorer, patients, name)
+        return answers(scorer, patients, name, places)
     except Exception as error:
         told(error)
         if len(patients) == 1:
@@ -183,7 +185,7 @@ def answers_apart(
                     "Report it; nothing is known to be wrong with the request.",
                 )
             ]
-    twice = _twice(patients)
+    twice = _twice(patients, places)
     return [twice.get(i) or answers_apart(scorer, [p], name, told)[0] for i, p in enumerate(patients)]
 
 # %% ../../nbs/6_serve/40_scoring.ipynb #cell-013
@@ -202,9 +204,8 @@ def batch(
         except Refusal as reason:
             read.append(reason)
     good = [i for i, p in enumerate(read) if not isinstance(p, Refusal)]
-    for i, result in zip(
-        good, answers_apart(scorer, [read[i] for i in good], name, told) if good else [], strict=True
-    ):
+    made = answers_apart(scorer, [read[i] for i in good], name, told, good) if good else []
+    for i, result in zip(good, made, strict=True):
         read[i] = result
     errors = [{"index": i, **r.body()} for i, r in enumerate(read) if isinstance(r, Refusal)]
     predictions = [r for r in read if not isinstance(r, Refusal)]

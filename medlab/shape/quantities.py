@@ -8,6 +8,7 @@ __all__ = ['MOLAR_MASS', 'ALIASES', 'PLAUSIBLE', 'convert', 'plausible']
 # %% ../../nbs/1_shape/12_quantities.ipynb #cell-002
 import re
 from functools import cache, lru_cache
+from threading import RLock
 
 import numpy as np
 
@@ -30,6 +31,9 @@ ALIASES = {  # how units are written, in small letters without blanks -> what pi
 }
 _WRITTEN = r"""[\w ./*^²°\[\]%"-]{1,40}"""  # what a unit may look like
 _TOWER = r"(\*\*|\^)\s*-?\d+\s*(\*|\^|\d)"  # no powers of powers: 9**9**9 would keep a server busy for ever
+
+
+_TURN = RLock()  # one at a time: a conversion writes its molar mass into the registry that all share
 
 
 @cache
@@ -61,6 +65,12 @@ def _parsed(unit: str):
 @lru_cache(maxsize=1000)
 def _line(from_unit: str, to_unit: str, substance: str) -> tuple[float, float]:
     "Slope and intercept of the conversion: a temperature has both."
+    with _TURN:
+        return _converted(from_unit, to_unit, substance)
+
+
+def _converted(from_unit: str, to_unit: str, substance: str) -> tuple[float, float]:
+    "The line, asked of pint by one thread at a time."
     import pint
 
     registry, source, goal = _registry(), _parsed(from_unit), _parsed(to_unit)
