@@ -12,7 +12,7 @@ from contextlib import suppress
 import psutil
 import pytest
 import yaml
-from conftest import ROOT, write_cohort
+from conftest import ROOT, wait_until, write_cohort
 
 WRITER = """
 import sys
@@ -73,8 +73,7 @@ def test_training_killed_with_signal_nine_ends_with_the_same_weights(tmp_path):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         if kill_after is not None:
             last = tmp_path / name / "last.ckpt"
-            while not last.exists() and process.poll() is None:
-                time.sleep(0.01)
+            wait_until(last.exists, "the first checkpoint", process=process)
             time.sleep(kill_after)
             process.send_signal(signal.SIGKILL)
         return process.communicate()[0].strip(), process.returncode
@@ -174,22 +173,23 @@ def outputs(project):
 
 def at_work(project, stage, process):
     "Wait until the stage is in the middle of its work; the command lines of everything that runs then."
-    until = time.time() + 90
-    while time.time() < until and process.poll() is None:
+
+    def busy():
         if stage == "pages":
-            busy = list((project / "reports/glucose/pages").glob("*.html"))
+            marks = list((project / "reports/glucose/pages").glob("*.html"))
         elif stage == "train":
-            busy = list((project / ".medlab/checkpoints").glob("*/last.ckpt"))
+            marks = list((project / ".medlab/checkpoints").glob("*/last.ckpt"))
         else:  # papermill saves after each cell: two are done, the third is working
             books = [
                 p.read_text() for p in (project / ".medlab").glob(f"run-glucose-{stage}-*/notebook.ipynb")
             ]
-            busy = [b for b in books if b.count('"status": "completed"') >= 2]
-        if busy:
+            marks = [b for b in books if b.count('"status": "completed"') >= 2]
+        if marks:
             with suppress(psutil.NoSuchProcess):
                 return [p.cmdline() for p in psutil.Process(process.pid).children(recursive=True)]
-        time.sleep(0.02)
-    return []
+        return None
+
+    return wait_until(busy, f"{stage} in the middle of its work", process=process)
 
 
 def readable(project):

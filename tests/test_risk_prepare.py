@@ -5,13 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import wait_until
 
 from medlab.core.files import digest, read_json, write_table
 from medlab.core.spread import here, workers
@@ -429,10 +429,8 @@ def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_bytes(cohort, re
     with subprocess.Popen(
         [sys.executable, "-c", SLOW, str(cohort[0]), str(folder)], env=environment
     ) as process:
-        limit = time.monotonic() + 60
-        while not list(tmp_path.glob(".prepared-*/draft-00000.json")):
-            assert process.poll() is None and time.monotonic() < limit, "never came to the second pass"
-            time.sleep(0.01)
+        drafts = lambda: list(tmp_path.glob(".prepared-*/draft-00000.json"))
+        wait_until(drafts, "the second pass", process=process)
         process.send_signal(signal.SIGKILL)
     with pytest.raises(FileNotFoundError):
         stage.load(folder)

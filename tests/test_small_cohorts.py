@@ -15,11 +15,11 @@ from medlab.judge.audit_course import time_structure
 from medlab.judge.audit_signs import sweep_reached
 from medlab.judge.evidence import Evidence
 from medlab.learn import boosting, trees_onnx
+from medlab.learn.enough import NEEDED, check_enough
 from medlab.learn.imbalance import damage
 from medlab.learn.recalibration import Recalibration
 from medlab.learn.search import check_reached
 from medlab.studies.risk import acting, cohorts, evidence, forecast, lens, moments, uncertainty
-from medlab.studies.risk.enough import NEEDED, check_enough
 from medlab.studies.risk.forecast import Settings, impatient, space_of
 from medlab.studies.risk.model import load
 from medlab.studies.risk.prepare import RATE, prepare
