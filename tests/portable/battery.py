@@ -318,6 +318,40 @@ def torch_lstm():
             yield from (net.eval()(values[:3])[0].numpy(), net(values)[0].numpy())
 
 
+def onnx_networks():
+    "ONNX Runtime takes no orders about instructions: that its kernels agree is found here, and nowhere promised."
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(6)
+    tensor = lambda name, *shape: numpy_helper.from_array(
+        (rng.normal(size=shape) / np.sqrt(shape[-1])).astype(np.float32), name
+    )
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 3, 1
+    for hidden in (64, 128):
+        weights = [
+            tensor("w", 1, 4 * hidden, 8),
+            tensor("r", 1, 4 * hidden, hidden),
+            tensor("b", 1, 8 * hidden),
+        ]
+        weights += [tensor("v", hidden, 12), numpy_helper.from_array(np.array([0], np.int64), "first")]
+        nodes = [
+            helper.make_node("LSTM", ["x", "w", "r", "b"], ["", "h"], hidden_size=hidden),
+            helper.make_node("Squeeze", ["h", "first"], ["state"]),
+            helper.make_node("Gemm", ["state", "v"], ["moved"]),
+            helper.make_node("Softplus", ["moved"], ["y"]),
+        ]
+        value = lambda name, shape: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        graph = helper.make_graph(nodes, "lstm", [value("x", [36, "n", 8])], [value("y", ["n", 12])], weights)
+        model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        for n in (1, 3, 64, 500):
+            yield session.run(None, {"x": rng.normal(size=(36, n, 8)).astype(np.float32)})[0]
+
+
 def torch_layers():
     import torch
     from torch import nn
@@ -377,7 +411,7 @@ PIECES = {
     f.__name__: f
     for f in (
         numpy_arithmetic, scipy_functions, pandas_tables, arrow_tables, sklearn_models, statsmodels_fits, lightgbm_trees,
-        xgboost_trees, catboost_trees, resampling, optuna_search, figures, torch_lstm, torch_layers, keras_lstm,
+        xgboost_trees, catboost_trees, resampling, optuna_search, figures, torch_lstm, torch_layers, onnx_networks, keras_lstm,
     )
 }  # fmt: skip
 
