@@ -88,7 +88,7 @@ accessible: $(READY) ## every page through axe, html-validate and the Nu checker
 	@python tests/browser/check.py reports/index*.html reports/*/report.html reports/*/translated/*.html reports/*/pages/*.html
 
 benchmarks: $(READY) ## measure against what one would use instead; writes benchmarks/*.md
-	@python benchmarks/run.py && OMP_NUM_THREADS=1 python benchmarks/bootstrap.py
+	@python benchmarks/run.py && OMP_NUM_THREADS=1 python benchmarks/bootstrap.py && python benchmarks/arithmetic.py --stages
 
 size: $(READY) ## simulate how often each test cries wolf (half an hour); writes benchmarks/size.*
 	@OMP_NUM_THREADS=1 python benchmarks/size.py

@@ -106,6 +106,30 @@ def test_simulated_and_real_patients_never_share_a_table():
     assert "SIMULATED" in soup(index.index([made("a")])).select_one(".notice").text
 
 
+def test_a_cohort_of_ones_own_is_listed_as_such_and_breaks_nothing(tmp_path):
+    "A second report of the same study, in folders of its own: found once, when it stopped the whole index."
+    put(tmp_path, made("glucose", swedish=True))
+    for name, simulated in (("glucose-mine", False), ("glucose <i>two", True)):
+        own = made("glucose", simulated=simulated)
+        own["languages"]["en"]["report"] = f"{name}/report.html"
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.html").write_text("<!DOCTYPE html><title>here</title>")
+        (tmp_path / "summaries" / f"{name}.json").write_text(json.dumps(own | {"pages": {}}))
+    for file in index.write(tmp_path, ("glucose", "risk")):
+        page = soup(file.read_text(encoding="utf-8"))
+        ids = [tag["id"] for tag in page.find_all(id=True)]
+        assert len(ids) == len(set(ids))
+        assert len([a for a in page.find_all("a") if a.get("href", "").endswith("report.html")]) >= 3
+    english = soup((tmp_path / "index.html").read_text(encoding="utf-8"))
+    captions = [table.caption.text for table in english.find_all("table")]
+    assert captions == [
+        "Your own real patients, at a glance", "Simulated patients, at a glance", "Your own simulated patients, at a glance", "Why there is none",
+    ]  # fmt: skip
+    assert any("cohort glucose <i>two" in h.get_text() for h in english.find_all("h3"))
+    swedish = (tmp_path / "index.sv.html").read_text(encoding="utf-8")
+    assert "kohorten glucose-mine" in swedish and "Your own" not in swedish
+
+
 def test_studies_stand_in_the_order_that_was_asked_for(tmp_path):
     put(tmp_path, *(made(name) for name in ("alpha", "beta", "gamma")))
     assert [f["study"] for f in index.read(tmp_path, ("gamma", "alpha"))] == ["gamma", "alpha", "beta"]
