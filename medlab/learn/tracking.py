@@ -116,7 +116,7 @@ def _scores(values: dict) -> dict:
                 found[name] = number
     return found
 
-# %% ../../nbs/3_learn/70_tracking.ipynb #cell-013
+# %% ../../nbs/3_learn/70_tracking.ipynb #cell-014
 _held: set[str] = set()  # places that this process has locked
 
 
@@ -243,7 +243,7 @@ def run(
         raise
     one._end("FINISHED")
 
-# %% ../../nbs/3_learn/70_tracking.ipynb #cell-017
+# %% ../../nbs/3_learn/70_tracking.ipynb #cell-018
 def register(
     study: str,  # name of the study: the model's name in the registry
     folder: str | Path,  # its bundle, with card.json
