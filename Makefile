@@ -53,7 +53,7 @@ test: $(READY) ## notebooks and package in sync, every notebook's lessons, pytes
 verify: $(READY) ## compare the reproduced results with the committed ones
 	@medlab-verify
 
-portable: $(READY) ## the same bits of every numeric library under emulated processors of two makers (needs qemu-user; half an hour)
+portable: $(READY) ## the same bits of every numeric library under emulated processors of two makers (needs qemu-user; an hour)
 	@python tests/portable/check.py
 
 lab: $(READY) ## explore the notebooks in JupyterLab

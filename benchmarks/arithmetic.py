@@ -120,6 +120,7 @@ def main(stages: bool, seconds: float) -> None:
             "| stage | portable, s | fast, s | ratio |",
             "| --- | ---: | ---: | ---: |",
         ]
+        (ROOT / ".medlab").mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=ROOT / ".medlab") as folder:
             for study in section("studies"):
                 both = {way: stage_seconds(study, way, Path(folder)) for way in ("portable", "fast")}

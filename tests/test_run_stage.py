@@ -130,6 +130,20 @@ def test_a_failed_stage_leaves_nothing_that_looks_finished(project):
     assert not (project / "artifacts/tiny/.unfinished").exists()
 
 
+def test_a_failed_audit_can_be_reported_and_a_killed_one_cannot(project):
+    finds = "from pathlib import Path\nPath(reports).mkdir(parents=True, exist_ok=True)\n(Path(reports) / 'audit.json').write_text('[]')"
+    make(project, {"audit": cells("number / (number - 1)", finds), "report": cells("'told'")})
+    with pytest.raises(StageError, match="ZeroDivisionError"):
+        run("tiny", "audit")
+    with pytest.raises(StageError, match="did not finish"):
+        run("tiny", "report")
+    (project / "nbs/stages/tiny/audit.ipynb").unlink()
+    nbformat.write(new_notebook(cells=cells(finds, "1 / 0")), project / "nbs/stages/tiny/audit.ipynb")
+    with pytest.raises(StageError):
+        run("tiny", "audit")
+    run("tiny", "report")
+
+
 def test_an_earlier_result_is_not_taken_for_that_of_a_failed_run(project):
     make(project, {"train": cells("1 / (number - 2)", TRAINS), "audit": cells("'looked'")})
     run("tiny", "train")

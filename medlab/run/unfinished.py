@@ -60,7 +60,7 @@ class Unfinished:
     def begin(self) -> None:
         "Leave the mark; StageError where an earlier stage's mark is still there."
         before = STAGES[: STAGES.index(self.stage)] if self.stage in STAGES else ()
-        if broken := [stage for stage in before if (self.folder / stage).exists()]:
+        if broken := [stage for stage in before if (self.folder / stage).exists() and not self._told(stage)]:
             raise StageError(
                 f"\n{self.study} {self.stage}: '{broken[0]}' of these artifacts was begun and did not finish, so what lies there is not "
                 f"its result; run it again first: medlab-run {self.study} {broken[0]} ...\n"
@@ -68,6 +68,14 @@ class Unfinished:
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic(self.folder / self.stage) as file:
             file.write("begun and not finished\n")
+
+    def _told(self, stage: str) -> bool:
+        "Whether a stage that did not finish has said why: the findings of an audit that failed are a result, and can be reported."
+        findings = root() / self.values.get("reports", f"reports/{self.study}") / "audit.json"
+        mark = self.folder / stage
+        return (
+            stage == "audit" and findings.exists() and findings.stat().st_mtime_ns >= mark.stat().st_mtime_ns
+        )
 
     def end(self) -> None:
         "The stage is done: take the mark away."

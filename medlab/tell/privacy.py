@@ -97,12 +97,15 @@ def _ours() -> frozenset[str]:
     return frozenset(word for text in texts for word in re.findall(r"[^\W\d_]+", text.lower()))
 
 
-_OUTSIDE, _OPEN = r"(?<!\d[.,])", r"(?![.,]\d)"  # not after, and not before, the point of a number
+# not after the point of a number that is written before it, and not before one; a comma also stands between two ids of a list
+_OUTSIDE = r"(?<!(?<!\d)\d[.,])(?<!(?<!\d)\d\d[.,])(?<!(?<!\d)\d\d\d[.,])"
+_OPEN = r"(?!\.(?!0+(?!\d))\d)(?!,\d{1,5}(?!\d))"
+_VALUE = r"\d{1,5}[.,]\d{1,2}"  # an id of this form can't be told from a measured value
 
 
 def _anywhere(subject: str) -> str | None:
     "A pattern that finds an id as people write it; None where it is a small or a decimal number, or a word of our own."
-    if len(subject) < 3 or re.fullmatch(r"\d{1,5}|\d+[.,]\d+", subject) or subject.lower() in _ours():
+    if len(subject) < 3 or re.fullmatch(rf"\d{{1,5}}|{_VALUE}", subject) or subject.lower() in _ours():
         return None
     if subject.isdigit():
         return f"{_OUTSIDE}{subject}{_OPEN}"
@@ -290,7 +293,8 @@ def leaks(
         [(m[0], m.start(), m.end()) for m in re.finditer(r"[^\W\d_]+|\d+", text.lower())] if longest else []
     )
     seen, ends = set(), lambda at: not text[at : at + 1].isalnum()  # an id is no part of a digest
-    inside = lambda start, end: re.match(r"\d[.,]", text[max(0, start - 2) : start]) or re.match(_OPEN, text[end : end + 2]) is None  # fmt: skip
+    alone = re.compile(rf"{_OUTSIDE}\d+{_OPEN}")
+    inside = lambda start, end: not (found := alone.match(text, start)) or found.end() != end  # a number
     for first, (word, start, end) in enumerate(runs):
         row = [word]
         if start and not ends(start - 1):
@@ -304,7 +308,7 @@ def leaks(
             seen |= {tuple(row)} if ends(stop) else set()
             end = stop
     said = {n for found in _NUMBERED.finditer(text) for n in re.findall(r"\d+", found[1])}
-    decimal = tuple(sorted(i for i in ids if re.fullmatch(r"\d+[.,]\d+", i)))
+    decimal = tuple(sorted(i for i in ids if re.fullmatch(_VALUE, i)))
     said |= {found[1] for found in named.finditer(text)} if (named := _finders(decimal)[2]) else set()
     odd = {i: rf"(?<!\w){there}(?!\w)" for i, p in parts.items() if not p and (there := _anywhere(i))}
     odd = {i for i, there in odd.items() if re.search(there, text, re.IGNORECASE)}

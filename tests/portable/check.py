@@ -29,7 +29,7 @@ def digest(cpu: str | None, piece: str) -> str | None:
         env=os.environ | settings("portable") | {"PYTHONPATH": site.getsitepackages()[0], "PYTHONHASHSEED": "0"},
     )  # fmt: skip
     if done.returncode:
-        return f"failed: {done.stderr.strip().splitlines()[-1]}"
+        return f"failed: {(done.stderr.strip().splitlines() or [f'signal {-done.returncode}'])[-1]}"
     return json.loads(done.stdout).get(piece)
 
 
@@ -40,6 +40,10 @@ def main(cpus: list[str]) -> int:
     with ThreadPoolExecutor(len(cpus)) as pool:
         for piece in PIECES:
             here = digest(None, piece)
+            if (here or "").startswith("failed"):
+                wrong += 1
+                print(f"{piece:20s} {here}", flush=True)
+                continue
             if here is None:
                 print(f"{piece:20s} left out: its library is not installed", flush=True)
                 continue
