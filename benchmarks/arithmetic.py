@@ -15,6 +15,7 @@ from pathlib import Path
 
 from medlab.core.arithmetic import settings
 from medlab.core.project import section
+from medlab.run.unfinished import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 NETWORK = """
@@ -43,7 +44,6 @@ WAYS = {  # what it is called -> environment
     "fast, one thread": {"OMP_NUM_THREADS": "1"},
     "portable": settings("portable"),
 }
-STAGES = ("prepare", "train", "audit", "residuals", "report")
 
 
 @contextmanager
